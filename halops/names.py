@@ -1,0 +1,49 @@
+"""Every name that two parts of HALops must agree on: stages, states, paths, environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final, Literal
+
+# Stages, in the order in which they run. A stage's name is also its path segment in the store.
+Stage = Literal["base", "data", "train", "merge", "convert", "verify"]
+STAGES: Final[tuple[Stage, ...]] = ("base", "data", "train", "merge", "convert", "verify")
+
+# States of a run and of a stage, as `status --json` prints them.
+State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+
+# Path segments in a store.
+RUNS: Final = "runs"
+BASES: Final = "bases"
+DATASETS: Final = "datasets"
+ATTEMPTS: Final = "attempts"
+CHECKPOINTS: Final = "checkpoints"
+MANIFEST: Final = "manifest.json"
+SPEC: Final = "run.json"
+STATUS: Final = "status.json"
+PROGRESS: Final = "progress.jsonl"
+
+# Environment of a stage process.
+ENV_ATTEMPT: Final = "HALOPS_ATTEMPT"  # unique id of this attempt; a pod's uid in a cluster
+ENV_IMAGE: Final = "HALOPS_IMAGE"  # image digest, recorded as the producer
+ENV_RUNG: Final = "HALOPS_OOM_RUNG"  # how many rungs down the out-of-memory ladder
+ENV_WORK: Final = "HALOPS_WORK"  # scratch folder
+ENV_CACHE: Final = "HALOPS_CACHE"  # user cache folder
+ENV_LLAMA_CPP: Final = "HALOPS_LLAMA_CPP"  # a llama.cpp that is built already
+
+RUN_NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?")  # a DNS label, 30 at most
+RUN_ID: Final = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?-[0-9a-f]{10}")
+
+DEFAULT_DATA: Final = "data/final/train.jsonl"
+SITE_FILE: Final = "halops.yaml"
+STATE_FOLDER: Final = ".halops"
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for builds and downloads (HALOPS_CACHE, XDG_CACHE_HOME, ~/.cache)."""
+    if given := os.environ.get(ENV_CACHE):
+        return Path(given)
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "halops"

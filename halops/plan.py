@@ -1,0 +1,66 @@
+"""Plan: RunSpec -> ordered Steps. Pure; the backend decides only where each step runs."""
+
+from __future__ import annotations
+
+from halops.artifact import Frozen
+from halops.names import RUNS, Stage
+from halops.runspec import RunSpec
+
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "chat_template*", "config.json", "added_tokens.json",
+                   "vocab.json", "merges.txt", "generation_config.json")  # fmt: skip
+CONFIG_FILES = TOKENIZER_FILES
+
+
+class Input(Frozen):
+    """One input of a step: a folder of its inputs, filled from the store.
+
+    `step` names an upstream step whose manifest lists the files; `only` are glob patterns on their paths,
+    where the step needs but a few of them (a tokenizer without the weights, say).
+    """
+
+    step: str
+    only: tuple[str, ...] = ()
+
+
+class Step(Frozen):
+    """One stage of one run: what runs, from what, and where its manifest goes."""
+
+    stage: Stage
+    prefix: str
+    inputs: tuple[Input, ...] = ()
+
+    @property
+    def argv(self) -> list[str]:
+        """The stage command, identical in a subprocess and in a pod, less `--spec` and `--store`."""
+        return ["-m", "halops.stages.harness", self.stage]
+
+
+class Plan(Frozen):
+    """All steps of a run, in order."""
+
+    run_id: str
+    steps: tuple[Step, ...]
+
+    def step(self, stage: str) -> Step:
+        """The step of that stage."""
+        return next(step for step in self.steps if step.stage == stage)
+
+
+def make_plan(spec: RunSpec) -> Plan:
+    """The steps that turn `spec` into a verified endpoint's files."""
+    run = f"{RUNS}/{spec.run_id}"
+    tokenizer = Input(step="base", only=TOKENIZER_FILES)
+    steps = (
+        Step(stage="base", prefix=spec.base.prefix),
+        Step(stage="data", prefix=f"{run}/data", inputs=(tokenizer,)),
+        Step(stage="train", prefix=f"{run}/train", inputs=(Input(step="base"), Input(step="data"))),
+        Step(stage="merge", prefix=f"{run}/merge", inputs=(Input(step="base"), Input(step="train"))),
+        Step(
+            stage="convert",
+            prefix=f"{run}/convert",
+            inputs=(Input(step="merge"), tokenizer, Input(step="train", only=("adapter/*",))),
+        ),
+        Step(stage="verify", prefix=f"{run}/verify", inputs=tuple(
+            Input(step=name) for name in ("base", "data", "train", "merge", "convert"))),
+    )  # fmt: skip
+    return Plan(run_id=spec.run_id, steps=steps)

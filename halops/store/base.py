@@ -1,0 +1,49 @@
+"""What a store must do. Keys are relative posix paths; bytes are immutable once a manifest names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+OnBytes = Callable[[int], None]
+
+
+class Store(Protocol):
+    """An object store. Implementations raise only errors of `halops.errors`.
+
+    StoreUnavailable: it can't be reached, or refuses our credentials. HostError: the disk is full.
+    """
+
+    uri: str
+
+    def read(self, key: str) -> bytes | None:
+        """The whole object, or None if there is none. For small objects."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put a small object, atomically: readers see the old bytes or the new ones."""
+
+    def upload(self, path: Path, key: str, sha256: str, on_bytes: OnBytes | None = None) -> None:
+        """Store a file. Afterwards the stored object's size and checksum are known to be right.
+
+        Raises IntegrityError if what was stored isn't what was read. An interrupted upload leaves nothing
+        that `read`, `exists` or `list` shows at `key`.
+        """
+
+    def download(self, key: str, path: Path, sha256: str, size: int, on_bytes: OnBytes | None = None) -> None:
+        """Fetch an object to `path`, hashing as the bytes pass; `path` appears only when they are right.
+
+        Raises IntegrityError (43) on a mismatch, a truncated object, or none at all.
+        """
+
+    def size(self, key: str) -> int | None:
+        """Size in bytes, or None if there is no such object."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys below `prefix`, sorted."""
+
+    def delete(self, prefix: str) -> None:
+        """Remove everything below `prefix`; nothing there is no error."""
+
+    def check(self) -> None:
+        """Prove that the store can be reached and written. Raises StoreUnavailable with the remedy."""
