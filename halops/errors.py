@@ -20,6 +20,7 @@ A usage error (a wrong flag) is Click's, with code 2. 130 is Ctrl-C before anyth
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -138,3 +139,18 @@ class StoreUnavailable(TransientError):
 
 class Interrupted(TransientError):
     """Stopped on request, after saving what there was to save."""
+
+
+def as_halops_error(error: BaseException) -> HalopsError | None:
+    """What an exception means to the user, if it is one that the machine or the user caused."""
+    if isinstance(error, HalopsError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("stopped by Ctrl-C", remedy="the same command goes on from here")
+    if isinstance(error, MemoryError):
+        return HostError("out of memory", remedy="close other programs, or use a machine with more memory")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostError("the disk is full", where=str(error.filename or ""), remedy="free some space and run again")
+    if isinstance(error, PermissionError):
+        return HostError("permission denied", where=str(error.filename or ""), remedy="check the owner and the mode")
+    return None

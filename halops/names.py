@@ -24,6 +24,8 @@ MANIFEST: Final = "manifest.json"
 SPEC: Final = "run.json"
 STATUS: Final = "status.json"
 PROGRESS: Final = "progress.jsonl"
+CANCELLED: Final = "cancelled.json"
+SUBMITTED: Final = "submitted.json"
 
 # Environment of a stage process.
 ENV_ATTEMPT: Final = "HALOPS_ATTEMPT"  # unique id of this attempt; a pod's uid in a cluster

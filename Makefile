@@ -1,0 +1,72 @@
+# HALops. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help setup setup-test demo test test-fast check soak lock bench-merge control clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/uv: requirements/uv.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HALops needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
+	$(BIN)/pip install --quiet --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/demo: .venv/uv requirements/demo.txt pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/demo.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: .venv/demo requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: .venv/demo ## Make the virtual environment that the demo needs
+
+setup-test: .venv/dev ## Set up all that the tests need: tools, llama.cpp, versitygw, Chromium
+	tools/chromium.sh
+	tools/versitygw.sh
+	$(BIN)/python -m halops.llamacpp build
+
+demo: .venv/demo ## Fine-tune, verify and serve a real small model, and show what it learned
+	@tools/demo.sh
+
+test: setup-test ## Set up what is needed and run every test, with coverage
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest tests/unit -q -n 2 --cov=halops --cov-report= -m "not slow"
+	$(BIN)/python -m pytest tests -q --cov=halops --cov-append --cov-report=term:skip-covered --durations=15 -m "slow or not slow" --deselect-fast
+
+test-fast: .venv/dev ## The unit tests alone: seconds
+	$(BIN)/python -m pytest tests/unit -q -n 2 -m "not slow"
+
+check: .venv/dev ## Lint, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: setup-test ## The long tests: many kills, many faults
+	$(BIN)/python -m pytest tests/soak -q --durations=5
+
+bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one run (45 GB of disk)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.merge
+
+control: .venv/demo ## The same training on shuffled answers: what a model that learned nothing scores
+	$(BIN)/python -m bench.shuffled --data data/final/train.jsonl --out .halops/shuffled/train.jsonl
+	cp data/final/probes.jsonl .halops/shuffled/probes.jsonl
+	$(BIN)/halops submit --profile local --data .halops/shuffled/train.jsonl --name shuffled --wait
+
+LOCK = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate
+lock: .venv/uv ## Pin every dependency again, with hashes
+	$(LOCK) --upgrade --extra dev -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt --extra train --extra merge --extra convert --extra build -o requirements/demo.txt
+	for image in train merge convert; do $(LOCK) -c requirements/dev.txt --extra $$image -o requirements/$$image.txt; done
+
+clean: ## Remove the virtual environment and this folder's runs (caches stay)
+	rm -rf .venv .halops .coverage .coverage.* build *.egg-info

@@ -1,0 +1,69 @@
+"""llama.cpp, built beside the training: a local run needs it only when the merged model is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from halops.errors import HostError, Interrupted
+from halops.llamacpp.toolchain import find
+from halops.process import die_with_parent
+
+
+class ToolchainBuild:
+    """Starts a build at once if there is none in the cache; `wait` blocks until it is done.
+
+    The build is a process of its own, at low priority, so that it takes what training leaves.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._log = state / "llama.cpp-build.log"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ToolchainBuild:
+        try:
+            find()
+        except HostError:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("w") as log:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-m", "halops.llamacpp", "build", "--json"],
+                    stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                    start_new_session=True, preexec_fn=die_with_parent,
+                )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child and self._child.poll() is None:
+            self._child.terminate()
+            self._child.wait()
+
+    def wait(self, on_event: Callable[[dict[str, Any]], None], stopping: threading.Event) -> None:
+        """Wait for the build, passing its progress on. Raises HostError with the log's end, or Interrupted."""
+        while self._child and self._child.poll() is None:
+            if stopping.is_set():
+                raise Interrupted("stopped while llama.cpp was built", remedy="the same command goes on from here")
+            if event := self._last_event():
+                on_event(event)
+            time.sleep(2)
+        if self._child and self._child.returncode:
+            lines = self._log.read_text(errors="replace").splitlines()
+            raise HostError(
+                "llama.cpp could not be built", where=str(self._log), remedy="\n".join(["its log ends with:", *lines[-12:]])
+            )
+
+    def _last_event(self) -> dict[str, Any] | None:
+        for line in reversed(self._log.read_text(errors="replace").splitlines()[-20:]):
+            if line.startswith("{"):
+                try:
+                    event: dict[str, Any] = json.loads(line)
+                except ValueError:
+                    continue
+                return event
+        return None

@@ -1,0 +1,84 @@
+"""What every verb needs: the site, its store, the backend; and the options that choose them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from halops.backends.local import LocalBackend
+    from halops.site import Site
+    from halops.store.base import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this command works: the site's settings, the store, and this machine's state folder."""
+
+    site: Site
+    folder: Path
+    store: Store
+
+    @property
+    def state(self) -> Path:
+        """Locks, logs and scratch of this machine."""
+        from halops.names import STATE_FOLDER
+
+        return self.folder / STATE_FOLDER
+
+    def backend(self) -> LocalBackend:
+        """The backend of this machine."""
+        from halops.backends.local import LocalBackend
+
+        return LocalBackend(self.store, self.state)
+
+
+def open_place(store: str | None = None) -> Place:
+    """Site and store, with `--store` winning over the site's. Raises ConfigError, StoreUnavailable."""
+    from halops.site import find_site
+    from halops.store.table import open_store
+
+    site, folder = find_site(Path.cwd())
+    uri = store or os.environ.get("HALOPS_STORE") or site.store
+    if "://" not in uri:
+        uri = f"file://{(folder / Path(uri).expanduser()).resolve()}"
+    return Place(site, folder, open_store(uri))
+
+
+def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--store URI`."""
+    return click.option("--store", metavar="URI", help="Store to use instead of the site's.")(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--profile NAME` and `--set path=value`."""
+
+    @click.option("--profile", "-p", default="local", show_default=True, metavar="NAME|FILE", help="Profile to use.")
+    @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override one setting.")
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """Chatter goes to stderr; stdout is for results."""
+    click.echo(text, err=True)

@@ -1,0 +1,129 @@
+"""Starting runs: what `submit` and `resume` share."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from halops.artifact import canonical_json, now
+from halops.cli.common import Place, note, open_place, print_json
+from halops.cli.live import ChainView
+from halops.errors import BusyError, ConfigError, NotFoundError
+from halops.names import DEFAULT_DATA, RUNS, SUBMITTED
+from halops.plan import make_plan
+from halops.profile import load_profile
+from halops.resolve import Sources, resolve, upload_sources
+from halops.runspec import RunSpec
+from halops.runstate import cancelled_key, list_runs, load_spec, run_status, spec_key
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A resolved run that is not stored yet."""
+
+    where: Place
+    spec: RunSpec
+    sources: Sources
+    scratch: tempfile.TemporaryDirectory[str]  # holds a remote dataset until it is stored
+
+    def print_dry_run(self) -> None:
+        """The resolved spec and its steps, as JSON: what would run, and from what."""
+        steps = [
+            {"stage": step.stage, "argv": ["python", *step.argv], "output": step.prefix,
+             "inputs": [item.step for item in step.inputs]}
+            for step in make_plan(self.spec).steps
+        ]  # fmt: skip
+        store = self.where.store.uri
+        print_json({"run_id": self.spec.run_id, "store": store, "steps": steps, "spec": json.loads(self.spec.to_bytes())})
+
+    def store_sources(self, *, new: bool) -> None:
+        """Put spec and dataset into the store. Raises BusyError if the name's last run is unfinished."""
+        if not new:
+            self._refuse_second()
+        upload_sources(self.where.store, self.spec, self.sources)
+        store_spec(self.where, self.spec)
+
+    def _refuse_second(self) -> None:
+        """Another spec under an unfinished run's name is more often a slip than a wish."""
+        for run_id in list_runs(self.where.store):
+            if run_id == self.spec.run_id or run_id.rpartition("-")[0] != self.spec.name:
+                continue
+            if self.where.backend().alive(run_id):
+                raise BusyError(
+                    f"run {run_id} of the same name, with other inputs, is at work",
+                    remedy=f"--new starts another beside it; `halops cancel {run_id}` stops it",
+                )
+
+
+def prepare(
+    profile: str, overrides: Sequence[str], data: str | None, name: str | None, place: str | None, store: str | None
+) -> Prepared:
+    """Load, resolve and pin. Raises every error that bad input can cause, before anything is stored."""
+    loaded = load_profile(profile, overrides)
+    where = open_place(store or loaded.storage.uri)
+    if place:
+        loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"backend": place})})
+    address = data or str(where.folder / DEFAULT_DATA)
+    if data is None and not Path(address).is_file():
+        raise NotFoundError(f"no data file {DEFAULT_DATA}", remedy="give one: --data FILE or --data s3://bucket/key")
+    scratch = tempfile.TemporaryDirectory()
+    spec, sources = resolve(loaded, address, name=name, images=dict(where.site.images), scratch=Path(scratch.name))
+    return Prepared(where, spec, sources, scratch)
+
+
+def store_spec(where: Place, spec: RunSpec) -> None:
+    """Record the spec, if it isn't there, and that it is wanted now."""
+    where.store.check()
+    if where.store.read(spec_key(spec.run_id)) is None:
+        where.store.write(spec_key(spec.run_id), spec.to_bytes())
+    where.store.write(f"{RUNS}/{spec.run_id}/{SUBMITTED}", canonical_json({"time": now()}))
+    where.store.delete(cancelled_key(spec.run_id))
+
+
+def run_in_foreground(where: Place, spec: RunSpec, *, as_json: bool) -> None:
+    """Run the chain here, showing progress, and end with the result's screen."""
+    note(f"run {spec.run_id}, store {where.store.uri}")
+    with ChainView() as view:
+        where.backend().run(spec, view.on_event)
+    if as_json:
+        print_json(run_status(where.store, spec, alive=False).model_dump(mode="json"))
+    else:
+        show_screen(where, spec.run_id)
+
+
+def show_screen(where: Place, run_id: str) -> None:
+    """The one screen that a finished run ends with."""
+    from rich.console import Console
+
+    from halops.report.collect import collect
+    from halops.report.screen import summary_screen
+
+    console = Console()
+    console.print(summary_screen(collect(where.store, run_id), console.width))
+
+
+def start_detached(where: Place, spec: RunSpec) -> None:
+    """Start the chain in a process of its own."""
+    require_local(spec)
+    where.backend().submit(spec)
+
+
+def require_local(spec: RunSpec) -> None:
+    """Raises ConfigError for a run whose place is a cluster."""
+    if spec.profile.cluster.backend != "local":
+        raise ConfigError(
+            "this profile runs on a cluster, and this version runs on one machine only",
+            where="cluster.backend",
+            remedy="--backend local runs it here; --dry-run shows what would run",
+        )
+
+
+def resume_run(where: Place, run_id: str) -> RunSpec:
+    """The spec of a stored run, marked as wanted again."""
+    spec = load_spec(where.store, run_id)
+    store_spec(where, spec)
+    return spec
