@@ -1,0 +1,1 @@
+"""llama.cpp, pinned: its build, its converter and quantizer, its server."""
