@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -39,11 +39,17 @@ class Store(Protocol):
     def size(self, key: str) -> int | None:
         """Size in bytes, or None if there is no such object."""
 
+    def digest(self, key: str, on_bytes: OnBytes | None = None) -> str | None:
+        """SHA-256 of the stored bytes, all of them read again; None if there is no such object."""
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below `prefix`, sorted."""
 
-    def delete(self, prefix: str) -> None:
-        """Remove everything below `prefix`; nothing there is no error."""
+    def delete(self, prefix: str, keep: Collection[str] = ()) -> None:
+        """Remove the object `prefix`, everything below it, and what interrupted uploads left there.
+
+        Nothing below one of the prefixes in `keep` is touched. Nothing there is no error.
+        """
 
     def check(self) -> None:
         """Prove that the store can be reached and written. Raises StoreUnavailable with the remedy."""

@@ -1,0 +1,232 @@
+"""Artifacts in a bucket: `s3://bucket/prefix`, on AWS or on any server that speaks S3.
+
+Endpoint and region come from the URI's query (`?endpoint=https://host:9000&region=...`), or else from the usual
+settings of the AWS SDKs, as do credentials, AWS_CA_BUNDLE and AWS_REQUEST_CHECKSUM_CALCULATION (`when_required` for
+servers that refuse checksum headers; what was stored is then read again to prove it).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+import uuid
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+from halops.errors import IntegrityError, StoreUnavailable
+from halops.store.base import OnBytes
+from halops.store.disk import new_file
+from halops.store.keys import below, kept, safe_path
+from halops.store.s3_client import BLOCK, CHECK_SECONDS, TRIES, make_client, transfer_config
+from halops.store.s3_errors import ABSENT, code_of, translated
+from halops.store.s3_upload import METADATA, Upload
+
+BROKEN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+
+
+class S3Store:
+    """A store below one prefix of one bucket. Its client is made when it is first needed."""
+
+    def __init__(
+        self, bucket: str, prefix: str = "", *, endpoint: str | None = None, region: str | None = None
+    ) -> None:
+        self.bucket, self.prefix, self._endpoint, self._region = bucket, prefix.strip("/"), endpoint, region
+        query = urlencode({name: value for name, value in (("endpoint", endpoint), ("region", region)) if value})
+        self.uri = f"s3://{bucket}" + (f"/{quote(self.prefix)}" if self.prefix else "") + (f"?{query}" if query else "")
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def read(self, key: str) -> bytes | None:
+        """The whole object, or None."""
+        with translated(self._where(key)):
+            try:
+                body: bytes = self.client.get_object(**self._target(key))["Body"].read()
+                return body
+            except ClientError as error:
+                if code_of(error) in ABSENT:
+                    return None
+                raise
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put a small object; S3 replaces atomically."""
+        digest = hashlib.sha256(data)
+        checksum = {"ChecksumSHA256": base64.b64encode(digest.digest()).decode()} if self._checksums else {}
+        with translated(self._where(key)):
+            self.client.put_object(**self._target(key), Body=data, Metadata={METADATA: digest.hexdigest()}, **checksum)
+
+    def upload(self, path: Path, key: str, sha256: str, on_bytes: OnBytes | None = None) -> None:
+        """Store a file, then compare the stored object's size and checksum with what was sent."""
+        with translated(self._where(key), path):
+            upload = Upload(self.client, self._target(key), path, sha256, checksums=self._checksums)
+            size, checksum = upload.run(on_bytes)
+        self._prove(key, size, checksum, sha256)
+
+    def _prove(self, key: str, size: int, checksum: str, sha256: str) -> None:
+        head = self._head(key, ChecksumMode="ENABLED") or {}
+        if head.get("ContentLength") != size:
+            problem = f"{head.get('ContentLength', 'no')} bytes are stored, not {size}"
+        elif stored := head.get("ChecksumSHA256"):
+            problem = "" if stored == checksum else f"the store's checksum is {stored}, not {checksum}"
+        else:  # a server that keeps no such checksums: read the object again
+            problem = "" if self.digest(key) == sha256 else "other bytes are stored than were sent"
+        if problem:
+            self.delete(key)
+            raise IntegrityError(
+                problem, where=self._where(key), remedy="try AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+            )
+
+    def download(self, key: str, path: Path, sha256: str, size: int, on_bytes: OnBytes | None = None) -> None:
+        """Fetch in parallel ranges, written and hashed in order."""
+        stored = self.size(key)
+        if stored != size:
+            what = "is missing" if stored is None else f"has {stored} bytes, not {size}"
+            raise IntegrityError(f"a stored object {what}", where=self._where(key), remedy="have its stage run again")
+        with translated(self._where(key), path), new_file(path) as stream:
+            writer = _Hashing(stream)
+            self.client.download_fileobj(
+                **self._target(key), Fileobj=writer, Callback=on_bytes, Config=transfer_config()
+            )
+            found = writer.digest.hexdigest()
+            if found != sha256:
+                raise IntegrityError(
+                    "the stored object does not match its digest",
+                    where=self._where(key),
+                    remedy=f"expected {sha256}, found {found}; delete the stage's manifest to have it made again",
+                )
+
+    def size(self, key: str) -> int | None:
+        """Size in bytes, or None."""
+        head = self._head(key)
+        return None if head is None else int(head["ContentLength"])
+
+    def digest(self, key: str, on_bytes: OnBytes | None = None) -> str | None:
+        """SHA-256 of the stored bytes, read again; None if there is no such object."""
+        for attempt in range(1, TRIES + 1):
+            with translated(self._where(key)):
+                try:
+                    return self._digest(key, on_bytes)
+                except BROKEN:
+                    if attempt == TRIES:
+                        raise
+        raise AssertionError("unreachable")
+
+    def _digest(self, key: str, on_bytes: OnBytes | None) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            body = self.client.get_object(**self._target(key))["Body"]
+        except ClientError as error:
+            if code_of(error) in ABSENT:
+                return None
+            raise
+        for block in body.iter_chunks(BLOCK):
+            digest.update(block)
+            if on_bytes:
+                on_bytes(len(block))
+        return digest.hexdigest()
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys below `prefix`, sorted."""
+        return iter(sorted(key for key in self._keys(prefix) if key != prefix))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        top = self._full(prefix) if prefix else self._full("x")[:-1]
+        skip = len(self._full("x")) - 1
+        with translated(self._where(prefix)):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=top):
+                keys = [item["Key"][skip:] for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+                yield from (key for key in keys if below(key, prefix))
+
+    def delete(self, prefix: str, keep: Collection[str] = ()) -> None:
+        """Remove `prefix`, everything below it and unfinished uploads there, but nothing below one of `keep`."""
+        safe_path(prefix)
+        doomed = [key for key in self._keys(prefix) if not kept(key, keep)]
+        with translated(self._where(prefix)):
+            for start in range(0, len(doomed), 1000):
+                objects = [{"Key": self._full(key)} for key in doomed[start : start + 1000]]
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+                if errors := answer.get("Errors"):
+                    raise StoreUnavailable(
+                        f"can't delete an object: {errors[0].get('Message') or errors[0].get('Code')}",
+                        where=self._where(errors[0].get("Key", prefix)), remedy="grant s3:DeleteObject",
+                    )  # fmt: skip
+            self._abort_uploads(prefix, keep)
+
+    def _abort_uploads(self, prefix: str, keep: Collection[str]) -> None:
+        """Free what killed uploads left. They are invisible, but they are paid for."""
+        skip = len(self._full("x")) - 1
+        try:
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self._full(prefix)
+            )
+            for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
+                key = upload["Key"][skip:]
+                if below(key, prefix) and not kept(key, keep):
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+        except ClientError as error:
+            if code_of(error) not in ("AccessDenied", "NotImplemented", "NoSuchUpload", "MethodNotAllowed"):
+                raise
+
+    def check(self) -> None:
+        """Write, read and remove a small object, without retries. Raises StoreUnavailable."""
+        probe = S3Store(self.bucket, self.prefix, endpoint=self._endpoint, region=self._region)
+        with translated(self._where("")):
+            probe._client = make_client(self._endpoint, self._region, tries=1, read_seconds=CHECK_SECONDS)
+        key = f".halops-check-{uuid.uuid4().hex}"
+        probe.write(key, key.encode())
+        if probe.read(key) != key.encode():
+            raise StoreUnavailable("the store does not return what was written", where=self._where(key))
+        probe.delete(key)
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client; one for all threads."""
+        with self._lock:
+            if self._client is None:
+                self._client = make_client(self._endpoint, self._region)
+            return self._client
+
+    @property
+    def _checksums(self) -> bool:
+        with translated(self._where("")):
+            return str(self.client.meta.config.request_checksum_calculation).lower() != "when_required"
+
+    def _head(self, key: str, **more: str) -> dict[str, Any] | None:
+        with translated(self._where(key)):
+            try:
+                head: dict[str, Any] = self.client.head_object(**self._target(key), **more)
+                return head
+            except ClientError as error:
+                if code_of(error) in ABSENT:
+                    return None
+                raise
+
+    def _full(self, key: str) -> str:
+        safe_path(key)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _target(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._full(key)}
+
+    def _where(self, key: str) -> str:
+        place = self._endpoint or (self._client.meta.endpoint_url if self._client else "")
+        path = "/".join(part for part in (self.bucket, self.prefix, key) if part)
+        return f"s3://{path}" + (f" at {place}" if place else "")
+
+
+class _Hashing:
+    """A stream that can't seek, so that the transfer library writes to it in order."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return int(self._stream.write(data))

@@ -1,0 +1,59 @@
+"""The boto3 client: bounded waits, addresses that every S3 server understands, and how downloads are cut up."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+
+from halops import __version__
+from halops.errors import ConfigError
+from halops.store.s3_upload import WORKERS
+
+DOWNLOAD_PART_BYTES = 16 << 20  # parts that arrive early wait in memory: at most IN_MEMORY_PARTS of them a file
+IN_MEMORY_PARTS = 8
+BLOCK = 1 << 20
+CONNECT_SECONDS, READ_SECONDS, TRIES = 5, 60, 4
+CHECK_SECONDS = 10  # a store that says nothing for so long is not usable
+
+
+def transfer_config() -> TransferConfig:
+    """How a download is cut into ranges. "classic", because the CRT client ignores the endpoint and talks to AWS."""
+    config = TransferConfig(
+        multipart_threshold=DOWNLOAD_PART_BYTES,
+        multipart_chunksize=DOWNLOAD_PART_BYTES,
+        max_concurrency=WORKERS,
+        io_chunksize=BLOCK,
+        preferred_transfer_client="classic",
+    )
+    config.max_in_memory_download_chunks = IN_MEMORY_PARTS
+    return config
+
+
+def make_client(
+    endpoint: str | None, region: str | None, *, tries: int = TRIES, read_seconds: float = READ_SECONDS
+) -> Any:
+    """A client with bounded waits; path-style addresses wherever the endpoint isn't AWS's own."""
+    session = boto3.session.Session()
+
+    def make(style: str) -> Any:
+        config = Config(
+            max_pool_connections=4 * WORKERS,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": tries},
+            s3={"addressing_style": style},
+            tcp_keepalive=True,
+            user_agent_extra=f"halops/{__version__}",
+        )
+        return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+
+    try:
+        client = make("path" if endpoint else "auto")
+        host = urlsplit(client.meta.endpoint_url).hostname or ""
+        return client if endpoint or host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else make("path")
+    except ValueError as error:  # botocore's word for a malformed endpoint
+        raise ConfigError(str(error), remedy="correct the store's endpoint") from error
