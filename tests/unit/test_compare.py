@@ -21,7 +21,8 @@ def table(rows: list[MethodRow]) -> str:
         lines.append(
             f"{row.method:25} {human_count(row.trainable_parameters):>8} {human_gib(row.vram_bytes):>10} "
             f"{human_bytes(row.optimizer_bytes):>8} {human_bytes(row.artifact_bytes):>8} {row.relative_flops:>5.2f} "
-            f"{human_seconds(row.seconds_per_1000_rows):>13} {row.prompt_tokens:>5} {human_bytes(row.kv_bytes):>8}  {cards}"
+            f"{human_seconds(row.seconds_per_1000_rows):>13} {row.prompt_tokens:>5} "
+            f"{human_bytes(row.kv_bytes):>8}  {cards}"
         )
     return "\n".join(lines) + "\n"
 
