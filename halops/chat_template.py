@@ -44,7 +44,7 @@ _BOS = "{{- bos_token }}"
 _DAY = datetime(2024, 7, 26)
 _CLOCK = re.compile(r"""strftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
 
-_USER = {"role": "user", "content": "Question one"}
+_USER: Message = {"role": "user", "content": "Question one"}
 _CHAT = (
     {"role": "system", "content": "Rules"},
     _USER,
@@ -56,6 +56,7 @@ _TOOL = {
     "function": {"name": "probe_tool", "description": "", "parameters": {"type": "object", "properties": {}}},
 }
 _CALL = {"type": "function", "id": "call00001", "function": {"name": "probe_tool", "arguments": {"argument": "value"}}}
+_CALLING: tuple[Message, ...] = (_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]})
 
 
 class ChatTemplate:
@@ -98,13 +99,11 @@ class ChatTemplate:
         if tools:
             values["tools"] = tools
         try:
-            return self._template.render(values)
+            return str(self._template.render(values))
         except jinja2.TemplateError as error:
             raise DataError(f"the model's chat template refuses this chat: {error}") from error
         except Exception as error:  # a template is a program: it can fail in any way
-            raise DataError(
-                f"the model's chat template fails on this chat: {type(error).__name__}: {error}"
-            ) from error
+            raise DataError(f"the model's chat template fails on this chat: {type(error).__name__}: {error}") from error
 
 
 def _environment() -> Any:
@@ -194,18 +193,16 @@ def choose(default: str, *, with_tools: str) -> str:
 def writes_tools(template: str) -> bool:
     """Whether the template has a form of its own for tools or tool calls."""
     compiled = ChatTemplate(template)
-    call = [_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}]
     try:
-        return "probe_tool" in compiled.render([_USER], [_TOOL]) or "probe_tool" in compiled.render(call)
+        return "probe_tool" in compiled.render([_USER], [_TOOL]) or "probe_tool" in compiled.render(_CALLING)
     except DataError:
         return False
 
 
 def takes_argument_objects(template: ChatTemplate) -> bool:
     """Whether tool-call arguments go in as an object, as llama-server decides it; otherwise as JSON text."""
-    call = [_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}]
     try:
-        return "value" in template.render(call, [_TOOL])
+        return "value" in template.render(_CALLING, [_TOOL])
     except DataError:
         return False
 
