@@ -31,6 +31,7 @@ SUBMITTED: Final = "submitted.json"
 ENV_ATTEMPT: Final = "HALOPS_ATTEMPT"  # unique id of this attempt; a pod's uid in a cluster
 ENV_IMAGE: Final = "HALOPS_IMAGE"  # image digest, recorded as the producer
 ENV_RUNG: Final = "HALOPS_OOM_RUNG"  # how many rungs down the out-of-memory ladder
+ENV_STORE: Final = "HALOPS_STORE"  # store URI, against the site's
 ENV_WORK: Final = "HALOPS_WORK"  # scratch folder
 ENV_CACHE: Final = "HALOPS_CACHE"  # user cache folder
 ENV_LLAMA_CPP: Final = "HALOPS_LLAMA_CPP"  # a llama.cpp that is built already

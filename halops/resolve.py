@@ -12,6 +12,7 @@ from halops.llamacpp.toolchain import identity
 from halops.models.source import pin
 from halops.profile import Profile
 from halops.runspec import BaseRef, DatasetRef, RunSpec, check_name
+from halops.store.artifacts import put_dataset
 from halops.store.base import Store
 from halops.store.table import open_store
 
@@ -51,11 +52,11 @@ def resolve(
     return spec, Sources(rows, probes)
 
 
-def upload_sources(store: Store, spec: RunSpec, sources: Sources) -> None:
+def upload_sources(store: Store, sources: Sources) -> None:
     """Put the dataset and the probes into the store, by digest; nothing moves if they are there."""
-    for ref, path in ((spec.dataset, sources.rows), (spec.probes, sources.probes)):
-        if ref and path and store.size(ref.key) != ref.size:
-            store.upload(path, ref.key, ref.sha256)
+    for path in (sources.rows, sources.probes):
+        if path:
+            put_dataset(store, path)
 
 
 def _reference(path: Path) -> DatasetRef:

@@ -42,13 +42,17 @@ class Place:
 
 def open_place(store: str | None = None) -> Place:
     """Site and store, with `--store` winning over the site's. Raises ConfigError, StoreUnavailable."""
+    from halops.names import ENV_STORE
     from halops.site import find_site
     from halops.store.table import open_store
 
     site, folder = find_site(Path.cwd())
-    uri = store or os.environ.get("HALOPS_STORE") or site.store
-    if "://" not in uri:
-        uri = f"file://{(folder / Path(uri).expanduser()).resolve()}"
+    given = store or os.environ.get(ENV_STORE)
+    uri = site.model_copy(update={"store": given}).store_uri(folder) if given else site.store_uri(folder)
+    if site.s3:  # boto3 reads these, here and in the stages
+        for name, value in (("AWS_ENDPOINT_URL_S3", site.s3.endpoint_url), ("AWS_REGION", site.s3.region)):
+            if value:
+                os.environ.setdefault(name, value)
     return Place(site, folder, open_store(uri))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from halops.cli.common import note, open_place, profile_options, store_option
+from halops.cli.common import note, profile_options, store_option
 
 
 @click.command()
@@ -29,16 +30,26 @@ def command(run: str | None, model: Path | None, **options: Any) -> None:
     """
     import shlex
 
-    from halops.cli.serving import served
-    from halops.llamacpp.server import require_free_port, server_argv, server_environment
+    from halops.cli.serving import server_log, served
+    from halops.llamacpp.process import usable_cores
+    from halops.llamacpp.server import LlamaServer, server_argv
 
     chosen = served(run, model, options)
-    argv = server_argv(
-        chosen.toolchain, chosen.model, chosen.serving, alias=chosen.alias, api_key_file=options["api_key_file"]
-    )
+    keys = options["api_key_file"]
     if options["dry_run"]:
+        argv = server_argv(
+            chosen.toolchain, chosen.model, chosen.serving, cores=usable_cores(), alias=chosen.alias, api_key_file=keys
+        )
         click.echo(shlex.join(argv))
         return
-    require_free_port(chosen.serving.host, chosen.serving.port)
-    note(f"{chosen.model.name} on http://{chosen.serving.host}:{chosen.serving.port}/v1")
-    os.execve(argv[0], argv, server_environment(os.environ))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log = server_log(options["store"], chosen.alias)
+    note(f"loading {chosen.model.name}; llama-server's log is {log}")
+    with LlamaServer(
+        chosen.toolchain, chosen.model, chosen.serving, alias=chosen.alias, api_key_file=keys, log=log
+    ) as server:
+        click.echo(f"{server.url}/v1")
+        note(f"ready; Ctrl-C ends it. Ask it: halops chat {server.url}")
+        sys.stdout.flush()
+        server.wait()
+        server.check()
