@@ -1,0 +1,5 @@
+"""`python -m halops` is `halops`."""
+
+from halops.cli.main import main
+
+main()

@@ -1,0 +1,119 @@
+"""Whatever is killed, the same command afterwards finishes the job from what was saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Shell, quick_submit
+
+pytestmark = pytest.mark.slow
+KILLED = -signal.SIGKILL
+
+
+def wait_for(shell: Shell, condition, process: subprocess.Popen[str], seconds: float = 300) -> None:
+    """Poll until `condition()`, while the process lives."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.05)
+
+
+def manifests(shell: Shell, stage: str) -> list[Path]:
+    return list((shell.folder / ".halops" / "runs").glob(f"*/{stage}/manifest.json"))
+
+
+def checkpoints(shell: Shell) -> list[Path]:
+    return list((shell.folder / ".halops" / "runs").glob("*/train/checkpoints/*/manifest.json"))
+
+
+def stage_pid(shell: Shell) -> int | None:
+    """The pid of the stage process that works now, from the process table."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"halops.stages.harness" in words and any(str(shell.folder).encode() in word for word in words):
+            return int(entry.parent.name)
+    return None
+
+
+def test_the_cli_is_killed_in_training_and_the_same_command_finishes(shell: Shell, finished: Shell):
+    process = shell.start(*quick_submit("--wait"))
+    wait_for(shell, lambda: checkpoints(shell), process)
+    process.kill()
+    process.wait()
+    time.sleep(0.5)
+    assert stage_pid(shell) is None, "the stage outlived its chain"
+    status = shell.json("status")
+    assert status["state"] == "failed"
+    assert "resume" in next(stage["diagnosis"] for stage in status["stages"] if stage["name"] == "train")
+    again = shell.run(*quick_submit("--wait"))
+    assert again.stderr.count("done before") == 2
+    train = next(stage for stage in shell.json("status")["stages"] if stage["name"] == "train")
+    assert train["metrics"]["resumed_from_step"] == 2
+    # The interrupted run ends with the very files of the one that was left alone.
+    ours, theirs = ({row["path"]: row["sha256"] for row in each.json("artifacts")} for each in (shell, finished))
+    for name in ("adapter/adapter_model.safetensors", "model.safetensors", "halops-q4_k_m.gguf"):
+        assert ours[name] == theirs[name], name
+
+
+def test_a_killed_stage_is_tried_again(shell: Shell):
+    process = shell.start(*quick_submit("--wait", "--set", "convert.types=[f16]", "--set", "verify.compare_base=false"))
+    wait_for(shell, lambda: manifests(shell, "train") and stage_pid(shell), process)
+    os.kill(stage_pid(shell), signal.SIGKILL)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "trying again" in err
+
+
+def test_a_second_submit_of_a_run_says_so_and_the_first_goes_on(shell: Shell):
+    first = shell.start(*quick_submit("--wait"))
+    wait_for(shell, lambda: stage_pid(shell), first)
+    second = shell.run(*quick_submit("--wait"), code=4)
+    assert "works on this run already" in second.stderr
+    assert str(first.pid) in second.stderr
+    assert shell.json("status")["state"] == "running"
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=300)
+    assert first.returncode == 75
+
+
+def test_cancel_saves_a_checkpoint_and_resume_goes_on(shell: Shell):
+    run_id = shell.run(*quick_submit()).stdout.strip()
+    lock = shell.folder / ".halops" / "local" / run_id / "lock"
+    pid = json.loads(lock.read_text())["pid"]
+    until = time.monotonic() + 300
+    while not checkpoints(shell):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert "cancelled" in shell.run("cancel", run_id).stdout
+    assert not Path(f"/proc/{pid}").exists()
+    assert shell.json("status", run_id)["state"] == "cancelled"
+    shell.run("delete", run_id, "--yes")
+    assert shell.json("runs") == []
+
+
+def test_a_damaged_upstream_file_is_refused_and_named(shell: Shell):
+    process = shell.start(*quick_submit("--wait"))
+    wait_for(shell, lambda: manifests(shell, "data"), process)
+    process.kill()
+    process.wait()
+    manifest = json.loads(manifests(shell, "data")[0].read_bytes())
+    entry = next(file for file in manifest["files"] if file["path"] == "train.jsonl")
+    path = shell.folder / ".halops" / entry["key"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    refused = shell.run(*quick_submit("--wait"), code=43)
+    assert "train.jsonl" in refused.stderr
+    assert not manifests(shell, "train")
