@@ -151,11 +151,11 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _suggest(location: Sequence[int | str], model: type[BaseModel]) -> str:
-    current: Any = model
     for part in location[:-1]:
-        field = current.model_fields.get(str(part)) if isinstance(current, type) else None
-        current = field.annotation if field else None
-        if current is None or not isinstance(current, type) or not issubclass(current, BaseModel):
+        field = model.model_fields.get(str(part))
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
             return ""
-    close = difflib.get_close_matches(str(location[-1]), list(current.model_fields), n=1)
+        model = section
+    close = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def print_methods(methods: list[MethodRow]) -> None:
     _table(heads, rows)
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

@@ -111,13 +111,13 @@ def running(chosen: Served, options: dict[str, Any]) -> Iterator[ChatClient]:
 def base_of(chosen: Served, options: dict[str, Any]) -> Served:
     """The run's base model as a GGUF of 16 bits, made once and kept in the user's cache."""
     from halops.cli.byhand import fetched
-    from halops.llamacpp.convert import base_gguf
-    from halops.progress import Progress
+    from halops.llamacpp.convert import Converter, base_gguf
     from halops.runstate import load_spec
 
     where = open_place(options["store"])
     spec = load_spec(where.store, chosen.alias)
-    model = base_gguf(fetched(where, spec.run_id, "base"), spec.base.digest, Progress())
+    converter = Converter(chosen.toolchain, where.state / "local" / f"{spec.base.digest}-convert.log")
+    model = base_gguf(fetched(where, spec.run_id, "base"), spec.base.digest, converter)
     return Served(chosen.toolchain, model, chosen.serving, f"base-{spec.base.digest}")
 
 
