@@ -128,6 +128,7 @@ class Verify(Frozen):
     parity_chats: Positive = 32
     answers: Positive = 4
     answer_tokens: Positive = 160
+    max_stop_failures: Annotated[int, Field(ge=0)] = 0
     compare_base: bool = True
 
 

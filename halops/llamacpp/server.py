@@ -14,12 +14,14 @@ from types import TracebackType
 
 from halops.errors import BusyError, HalopsError, HostError, IntegrityError, Interrupted, NotFoundError, StageError
 from halops.llamacpp import process
+from halops.llamacpp.gguf_file import CHAT_TEMPLATE, read_metadata
 from halops.llamacpp.ports import free_port, port_busy, require_free
 from halops.llamacpp.toolchain import Toolchain
 from halops.sections import Serving
 
 READY_SECONDS = 600.0  # a 7B's F16 file from a slow disk
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach our loopback
+OUR_MARK = "namespace(tools=false)"
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 # What its log says when the file is at fault, not the machine.
 _DAMAGED = ("invalid magic", "corrupted or incomplete", "failed to read", "invalid GGUF", "failed to load GGUF",
@@ -37,6 +39,7 @@ def server_argv(
     host: str | None = None,
     lora: Path | None = None,
     api_key_file: Path | None = None,
+    own_template: bool = False,
 ) -> list[str]:
     """The command line, in today's spelling. Nothing that changes an answer is left to a default or the environment.
 
@@ -48,6 +51,8 @@ def server_argv(
         port, host: instead of the section's.
         lora: a GGUF LoRA on top of the model.
         api_key_file: keys that clients must send, one a line.
+        own_template: the file's template is ours and knows tools, which llama.cpp's ChatML doesn't; without tools
+            both give the same ids.
     """
     argv = [str(tools.server), "--model", str(model), "--alias", alias]
     argv += ["--host", host or serving.host, "--port", str(port or serving.port)]
@@ -56,13 +61,21 @@ def server_argv(
     argv += ["--flash-attn", "on" if serving.flash_attn else "off"]
     argv += ["--cont-batching" if serving.cont_batching else "--no-cont-batching"]
     argv += ["--jinja"]
-    argv += ["--chat-template", "chatml"] if serving.chat_template == "chatml" else []
+    argv += ["--chat-template", "chatml"] if serving.chat_template == "chatml" and not own_template else []
     argv += ["--lora", str(lora)] if lora else []
     argv += ["--api-key-file", str(api_key_file)] if api_key_file else []
     # --fit may shrink the context without a word; the prompt cache in RAM can hand one user's text to another; the
     # rest is open by default and nobody here needs it.
     return [*argv, "--fit", "off", "--offline", "--cache-ram", "0", "--no-cache-idle-slots", "--no-slots", "--no-ui",
             "--cors-origins", "localhost"]  # fmt: skip
+
+
+def has_own_template(model: Path) -> bool:
+    """Whether a GGUF file carries a template that HALops wrote for chats with tools (`halops.chat_template`)."""
+    try:
+        return OUR_MARK in str(read_metadata(model).get(CHAT_TEMPLATE))
+    except (IntegrityError, NotFoundError):
+        return False  # the server will say what is wrong with the file
 
 
 class LlamaServer:
@@ -108,6 +121,7 @@ class LlamaServer:
             common = server_argv(
                 tools, model, serving, cores=process.usable_cores(), alias=alias,
                 port=self.port, host=self.host, lora=lora, api_key_file=api_key_file,
+                own_template=has_own_template(model),
             )  # fmt: skip
             return [*common, *extra]
 
