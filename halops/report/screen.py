@@ -30,13 +30,13 @@ def summary_screen(data: ReportData, width: int = MAX_WIDTH) -> RenderableType:
 
     width = max(40, min(width, MAX_WIDTH))
     title = Text.assemble((data.run_id, "bold"), "  ", (data.verdict.value, f"bold {COLOURS[data.verdict]}"))
-    lead = Text("\n".join(clip(plain(headline(data)), width - 2, 3)))
+    lead = Text("\n".join(clip(plain(headline(data)), width - 2, 2)))
     blocks = [title, lead, _scores(data, width), _answers(data, width), _record(data, width), _next(data)]
     shown = [block for block in blocks if block is not None]
     spaced: list[Any] = [shown[0]]
     for block in shown[1:]:
         spaced += [block] if block is lead else [Text(""), block]
-    return Padding(Group(*spaced), (1, 1, 0, 1))
+    return Padding(Group(*spaced), (0, 1, 0, 1))
 
 
 def plain(text: str) -> str:
@@ -54,7 +54,7 @@ def _bar(share: float, width: int, style: str) -> Any:
     from rich.text import Text
 
     filled = round(min(max(share, 0), 1) * width)
-    return Text.assemble(("━" * filled, style), ("━" * (width - filled), "bright_black dim"))
+    return Text.assemble(("━" * filled, style), " " * (width - filled))
 
 
 def _scores(data: ReportData, width: int) -> Any:

