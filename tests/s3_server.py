@@ -58,18 +58,20 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def s3_server(work: Path, *, tls: bool = False) -> Iterator[S3Server]:
-    """Start versitygw in `work`, make the bucket, stop it at the end.
+def s3_server(
+    work: Path, *, tls: bool = False, options: tuple[str, ...] = (), bucket: bool = True
+) -> Iterator[S3Server]:
+    """Start versitygw in `work` with more `options`, make the bucket, stop it at the end.
 
     `environment` holds what a client needs: credentials, region and, for https, AWS_CA_BUNDLE.
     """
     folder = work / "buckets"
     folder.mkdir(parents=True)
     environment = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": REGION}
-    arguments = []
+    arguments = [*options]
     if tls:
         certificate, key = make_certificate(work)
-        arguments = ["--cert", str(certificate), "--key", str(key)]
+        arguments += ["--cert", str(certificate), "--key", str(key)]
         environment["AWS_CA_BUNDLE"] = str(certificate)
     port = free_port()
     command = [install(), "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--quiet",
@@ -80,7 +82,8 @@ def s3_server(work: Path, *, tls: bool = False) -> Iterator[S3Server]:
     server = S3Server(f"{'https' if tls else 'http'}://127.0.0.1:{port}", folder, environment, process)
     try:
         wait_for_port(port, process, log)
-        server.client().create_bucket(Bucket=BUCKET)
+        if bucket:
+            server.client().create_bucket(Bucket=BUCKET)
         yield server
     finally:
         process.send_signal(signal.SIGCONT)
@@ -101,7 +104,7 @@ def make_certificate(folder: Path, names: str = "IP:127.0.0.1,DNS:localhost") ->
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=halops-test", "-addext", f"subjectAltName={names}", "-out", str(certificate), "-keyout", str(key)],
+         "-subj", "/CN=test", "-addext", f"subjectAltName={names}", "-out", str(certificate), "-keyout", str(key)],
         check=True, capture_output=True,
     )  # fmt: skip
     return certificate, key

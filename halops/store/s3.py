@@ -45,7 +45,7 @@ class S3Store:
         """The whole object, or None."""
         with translated(self._where(key)):
             try:
-                body: bytes = self.client.get_object(**self._target(key))["Body"].read()
+                body: bytes = self.client.get_object(**self._target(key), ChecksumMode="ENABLED")["Body"].read()
                 return body
             except ClientError as error:
                 if code_of(error) in ABSENT:
@@ -195,7 +195,8 @@ class S3Store:
     @property
     def _checksums(self) -> bool:
         with translated(self._where("")):
-            return str(self.client.meta.config.request_checksum_calculation).lower() != "when_required"
+            wanted = getattr(self.client.meta.config, "request_checksum_calculation", None)
+            return str(wanted).lower() != "when_required"
 
     def _head(self, key: str, **more: str) -> dict[str, Any] | None:
         with translated(self._where(key)):

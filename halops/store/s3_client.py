@@ -38,6 +38,9 @@ def make_client(
 ) -> Any:
     """A client with bounded waits; path-style addresses wherever the endpoint isn't AWS's own."""
     session = boto3.session.Session()
+    # We hash what we read ourselves; the SDK would do it a second time, and hide the bytes where they differ.
+    ours = {"response_checksum_validation": "when_required"}
+    known = {name: value for name, value in ours.items() if name in Config.OPTION_DEFAULTS}  # not in boto3 1.35
 
     def make(style: str) -> Any:
         config = Config(
@@ -48,6 +51,7 @@ def make_client(
             s3={"addressing_style": style},
             tcp_keepalive=True,
             user_agent_extra=f"halops/{__version__}",
+            **known,
         )
         return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
 

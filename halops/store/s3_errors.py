@@ -27,6 +27,7 @@ CODES: dict[str, tuple[str, str]] = {
     "AccessDenied": ("the store refuses access", _RIGHTS),
     "AllAccessDisabled": ("the store refuses access", _RIGHTS),
     "403": ("the store refuses access", _RIGHTS),
+    "XAdminUserNotFound": ("the store doesn't know this access key", _KEYS),
     "InvalidAccessKeyId": ("the store doesn't know this access key", _KEYS),
     "SignatureDoesNotMatch": ("the secret key doesn't fit the access key", _KEYS),
     "AuthorizationHeaderMalformed": ("the region is wrong", "set AWS_REGION, or ?region= in the store's URI"),
@@ -56,7 +57,7 @@ CLASSES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ((aws.ProfileNotFound,), "no such AWS profile", "correct AWS_PROFILE"),
     (
         (aws.SSLError,), "the TLS connection failed",
-        "for a private authority set AWS_CA_BUNDLE to its certificate; check http or https in the endpoint",
+        "for a private authority point AWS_CA_BUNDLE to the file of its certificate; is it http or https?",
     ),
     ((aws.ProxyConnectionError,), "the proxy can't be reached", "correct HTTPS_PROXY, or add the store to NO_PROXY"),
     (
