@@ -141,10 +141,13 @@ def _next(data: ReportData) -> Any:
     """Commands to type next, whole and ready to paste."""
     from rich.table import Table
 
+    rows = [(f"  {command}", words) for command, words in next_commands(data)]
     grid = Table.grid(padding=(0, 3))
+    grid.add_column(no_wrap=True, min_width=max(len(command) for command, _ in rows))  # never cut a command
+    grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_row("next", "", style="bold")
-    for command, words in next_commands(data):
-        grid.add_row(f"  {command}", words)
+    for row in rows:
+        grid.add_row(*row)
     return grid
 
 

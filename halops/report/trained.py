@@ -96,7 +96,7 @@ def checks(data: ReportData) -> Html:
             continue
         passed = failed == 0
         mark = el("span", "✓" if passed else "✗", cls="mark-ok" if passed else "mark-bad")
-        count = el("strong", f"{total - (failed or 0):,.0f} of {total:,.0f}")
+        count = el("strong", f"{max(total - (failed or 0), 0):,.0f} of {total:,.0f}")
         rows.append(el("li", mark, el("span", el("b", title), " ", count, f" {words}")))
     return section("Checks", "checks", el("ul", *rows, cls="checks") if rows else None)
 
