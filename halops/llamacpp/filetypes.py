@@ -19,8 +19,8 @@ FILE_TYPES: dict[str, float] = {
 # The converter writes these itself, straight from the merged tensors.
 DIRECT = ("f32", "f16", "bf16")
 
-# llama-quantize refuses these without an importance matrix (tensor_requires_imatrix in its source).
-NEED_IMATRIX = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "q2_k_s")
+# llama-quantize refuses these without an importance matrix: a tensor of theirs becomes one of IQ1_S to IQ3_XXS.
+NEED_IMATRIX = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "q2_k_s")
 
 
 def problems(types: Sequence[str]) -> list[str]:
