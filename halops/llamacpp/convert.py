@@ -48,13 +48,12 @@ class Converter:
             outtype: f32, f16, bf16 or q8_0.
             name: general.name in the file. It is always given, since the loader reads meaning into it.
 
-        Raises ModelError if the folder isn't a model, VerificationError if its chat template got lost.
+        Raises ModelError if the folder isn't a model.
         """
         check_model_folder(model)
         require_space(output.parent, gguf_bytes(weight_bytes(model), outtype), f"writing {output.name}")
         argv = self._script("convert_hf_to_gguf.py", model, "--outtype", outtype, "--model-name", name)
         self._write(argv, output, f"writing {output.name}", _WRITING)
-        check_template(output, model)
 
     def quantize(self, source: Path, output: Path, kind: str) -> None:
         """An f16, bf16 or f32 GGUF file to any of llama-quantize's file types."""

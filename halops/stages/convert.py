@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from halops.llamacpp import filetypes
-from halops.llamacpp.convert import Converter
+from halops.llamacpp.convert import Converter, check_template
 from halops.llamacpp.toolchain import find
 from halops.stages.context import Metrics, StageContext
 
@@ -36,6 +36,8 @@ def run(context: StageContext) -> Metrics:
             converter.convert_hf(merged, output, kind, name=settings.name)
         else:
             converter.quantize(source, output, kind)
+    for path in context.output.glob("*.gguf"):
+        check_template(path, merged)
     if settings.adapter:
         adapter = context.output / f"{settings.name}-adapter-f16.gguf"
         converter.convert_lora(context.inputs / "train" / "adapter", context.inputs / "base", adapter)
