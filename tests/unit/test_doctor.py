@@ -1,0 +1,78 @@
+"""The whole pre-flight list, on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from halops.checks.base import fail, ok, softened, warn
+from halops.doctor import Patient, examine, to_json, worst
+from halops.profile import load_profile
+from halops.runspec import BaseRef
+from halops.store.base import Store
+from halops.store.table import open_store
+
+SAMPLE = Path(__file__).parents[2] / "data" / "final" / "train.jsonl"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / ".halops").as_uri())
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without nvidia-smi (nor compilers), whatever this one has."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+def patient(profile: str, store: Store, folder: Path, *overrides: str, data: str = str(SAMPLE)) -> Patient:
+    loaded = load_profile(profile, overrides)
+    return Patient(profile=loaded, folder=folder, data=data, open_store=lambda: store, hub="http://127.0.0.1:9")
+
+
+def test_the_local_profile(store: Store, tmp_path: Path) -> None:
+    checks = {check.name: check for check in examine(patient("local", store, tmp_path))}
+    assert checks["GPU"].status == "skip"
+    for name in ("data", "probes", "store", "model", "disk", "cores"):
+        assert checks[name].status == "ok", checks[name]
+    assert checks["RAM"].status in ("ok", "warn")
+    assert "llama.cpp" in checks
+
+
+def test_a_gpu_profile_on_a_machine_without_one(store: Store, tmp_path: Path) -> None:
+    checks = {check.name: check for check in examine(patient("rtx8", store, tmp_path, "cluster.backend=local"))}
+    assert checks["GPU"].status == "fail"
+    assert checks["model"].status == "fail"  # no hub there
+    assert "needed for a whole run" in checks["disk"].detail
+
+
+def test_a_cluster_profile_asks_little_of_this_machine(store: Store, tmp_path: Path) -> None:
+    checks = list(examine(patient("rtx8", store, tmp_path)))
+    assert worst(checks) == "warn"
+    assert [check.name for check in checks if check.status == "skip"] == ["GPU", "packages", "disk, RAM, port"]
+
+
+def test_a_mirrored_base_needs_no_hub(store: Store, tmp_path: Path) -> None:
+    profile = load_profile("rtx8")
+    store.write(f"{BaseRef(uri=profile.model.uri).prefix}/manifest.json", b"{}")
+    checks = {check.name: check for check in examine(patient("rtx8", store, tmp_path, "cluster.backend=local"))}
+    assert checks["model"].status == "ok"
+    assert "mirrored" in checks["model"].detail
+
+
+def test_without_dimensions_the_need_is_not_known(store: Store, tmp_path: Path) -> None:
+    ill = patient("local", store, tmp_path, "model.dimensions=null", data=str(tmp_path / "none"))
+    checks = {check.name: check for check in examine(ill)}
+    assert checks["disk, RAM"].status == "skip"
+    assert checks["data"].status == "fail"
+
+
+def test_worst_and_json() -> None:
+    checks = [ok("a", "fine"), warn("b", "hm", "look"), fail("c", "no", "mend")]
+    assert [worst(checks), worst(checks[:2]), worst(checks[:1])] == ["fail", "warn", "ok"]
+    assert [check.status for check in softened(checks)] == ["ok", "warn", "warn"]
+    assert json.loads(to_json(checks))[2] == {"name": "c", "status": "fail", "detail": "no", "remedy": "mend"}
