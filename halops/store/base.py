@@ -30,8 +30,10 @@ class Store(Protocol):
         that `read`, `exists` or `list` shows at `key`.
         """
 
-    def download(self, key: str, path: Path, sha256: str, size: int, on_bytes: OnBytes | None = None) -> None:
+    def download(self, key: str, path: Path, sha256: str | None, size: int, on_bytes: OnBytes | None = None) -> str:
         """Fetch an object to `path`, hashing as the bytes pass; `path` appears only when they are right.
+
+        Returns their SHA-256. With `sha256=None` only the size is compared: the caller must know better later.
 
         Raises IntegrityError (43) on a mismatch, a truncated object, or none at all.
         """

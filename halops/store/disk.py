@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from halops.errors import HalopsError, HostError
+from halops.store.base import OnBytes
 from halops.store.keys import TEMPORARY
 
+BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -71,6 +74,32 @@ def new_file(target: Path, durable: bool = False) -> Iterator[BinaryIO]:
             _sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path, on_bytes: OnBytes | None = None) -> str:
+    """Make `target` a hard link of `source`, or a copy across file systems. SHA-256 of the bytes that are there then.
+
+    `target` must not exist. Raises HostError; OSError where it is about the source.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, one without links, or somebody else's file
+        with source.open("rb") as stream, disk_errors(target), target.open("xb") as copy:
+            return pump(stream, copy, on_bytes)
+    with target.open("rb") as stream:
+        return pump(stream, None, on_bytes)
+
+
+def pump(source: BinaryIO, target: BinaryIO | None, on_bytes: OnBytes | None = None) -> str:
+    """Copy all of `source` to `target`, if there is one; SHA-256 of what passed."""
+    digest = hashlib.sha256()
+    while block := source.read(BLOCK):
+        digest.update(block)
+        if target:
+            target.write(block)
+        if on_bytes:
+            on_bytes(len(block))
+    return digest.hexdigest()
 
 
 def temporary_name(target: Path) -> Path:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from halops.errors import IntegrityError, StoreUnavailable
 from halops.store.base import OnBytes
-from halops.store.disk import disk_error, disk_errors, new_file, temporary_name
+from halops.store.disk import disk_error, disk_errors, link_or_copy, new_file, pump, temporary_name
 from halops.store.keys import TEMPORARY, kept, safe_path
 
-BLOCK = 1 << 20
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -49,7 +46,7 @@ class LocalStore:
             source = path.open("rb")
         with source, self._errors(key):
             with new_file(self._path(key), durable=True) as stream:
-                if _pump(source, stream, on_bytes) != sha256:
+                if pump(source, stream, on_bytes) != sha256:
                     raise IntegrityError(
                         "the file changed while it was stored", where=str(path), remedy="store it again"
                     )
@@ -57,14 +54,14 @@ class LocalStore:
             if self.size(key) != size:
                 raise IntegrityError("the stored file is not as long as its source", where=self._where(key))
 
-    def download(self, key: str, path: Path, sha256: str, size: int, on_bytes: OnBytes | None = None) -> None:
-        """Hash the stored file, then link it to `path`, or copy it across file systems."""
+    def download(self, key: str, path: Path, sha256: str | None, size: int, on_bytes: OnBytes | None = None) -> str:
+        """Link the stored file, or copy it across file systems, and hash it before it appears at `path`."""
         temporary = temporary_name(path)
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             found = self._take(key, temporary, size, on_bytes)
-            if found != sha256:
+            if sha256 and found != sha256:
                 raise IntegrityError(
                     "the stored file does not match its digest",
                     where=self._where(key),
@@ -72,6 +69,7 @@ class LocalStore:
                 )
             with disk_errors(path):
                 temporary.replace(path)
+            return found
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -85,13 +83,8 @@ class LocalStore:
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes, not {size}"
             raise IntegrityError(f"a stored file {what}", where=self._where(key), remedy="have its stage run again")
-        try:
-            os.link(source.resolve(), target)
-        except OSError:  # another file system, or one without links
-            with disk_errors(target), source.open("rb") as stream, target.open("xb") as copy:
-                return _pump(stream, copy, on_bytes)
-        with self._errors(key), target.open("rb") as stream:
-            return _pump(stream, None, on_bytes)
+        with self._errors(key):
+            return link_or_copy(source, target, on_bytes)
 
     def size(self, key: str) -> int | None:
         """Size in bytes, or None."""
@@ -104,7 +97,7 @@ class LocalStore:
         with self._errors(key):
             try:
                 with self._path(key).open("rb") as stream:
-                    return _pump(stream, None, on_bytes)
+                    return pump(stream, None, on_bytes)
             except ABSENT:
                 return None
 
@@ -154,15 +147,3 @@ class LocalStore:
 
     def _errors(self, key: str) -> contextlib.AbstractContextManager[None]:
         return disk_errors(self.root / key, StoreUnavailable)
-
-
-def _pump(source: BinaryIO, target: BinaryIO | None, on_bytes: OnBytes | None) -> str:
-    """Copy all of `source` to `target`, if there is one; SHA-256 of what passed."""
-    digest = hashlib.sha256()
-    while block := source.read(BLOCK):
-        digest.update(block)
-        if target:
-            target.write(block)
-        if on_bytes:
-            on_bytes(len(block))
-    return digest.hexdigest()

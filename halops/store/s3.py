@@ -80,7 +80,7 @@ class S3Store:
                 problem, where=self._where(key), remedy="try AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
             )
 
-    def download(self, key: str, path: Path, sha256: str, size: int, on_bytes: OnBytes | None = None) -> None:
+    def download(self, key: str, path: Path, sha256: str | None, size: int, on_bytes: OnBytes | None = None) -> str:
         """Fetch in parallel ranges, written and hashed in order."""
         stored = self.size(key)
         if stored != size:
@@ -92,12 +92,13 @@ class S3Store:
                 **self._target(key), Fileobj=writer, Callback=on_bytes, Config=transfer_config()
             )
             found = writer.digest.hexdigest()
-            if found != sha256:
+            if sha256 and found != sha256:
                 raise IntegrityError(
                     "the stored object does not match its digest",
                     where=self._where(key),
                     remedy=f"expected {sha256}, found {found}; delete the stage's manifest to have it made again",
                 )
+        return found
 
     def size(self, key: str) -> int | None:
         """Size in bytes, or None."""
