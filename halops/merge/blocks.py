@@ -1,0 +1,181 @@
+"""The work of a merge in blocks of a few megabytes, and the threads that do it.
+
+Each thread reads a block, computes, and writes it, so that some wait for the disk while others compute. A block is
+a range of rows: the dot products of a row are the same in a block as in the whole matrix.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halops.errors import ModelError
+from halops.merge.adapter import LoraPair
+from halops.merge.cast import LARGEST, Dtype, OutOfRange, Scratch, narrow, to_float32
+from halops.merge.layout import Placed, Shard
+from halops.merge.tensors import ITEM_BYTES, TensorReader
+from halops.merge.writer import ShardWriter
+
+BLOCK_ELEMENTS: Final = 1 << 19
+# BLAS kernels work on tiles of 4 to 16 rows, and add up in another order where rows are left over. A multiple of all
+# their heights, with rows of zeros to fill the last block, keeps every row in the tiles.
+TILE_ROWS: Final = 48
+MAX_CORES: Final = 6  # each thread has 16 MB of buffers, and the disk is the limit long before
+Item = TypeVar("Item")
+
+
+@dataclass
+class Change:
+    """What the adapter does to one tensor: added up from its blocks, first row -> (largest |delta|, sum of squares)."""
+
+    pair: LoraPair
+    parts: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows `start` to `stop` of one tensor. A tensor that nothing changes is a column of single elements.
+
+    `a` and `b` are lora_A, [rank, in], and lora_B, [out padded with zeros to a multiple of TILE_ROWS, rank].
+    """
+
+    shard: Shard
+    tensor: Placed
+    start: int
+    stop: int
+    columns: int
+    a: NDArray[np.float32] | None = None
+    b: NDArray[np.float32] | None = None
+    change: Change | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return (self.stop - self.start) * self.columns
+
+
+def split_rows(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, about BLOCK_ELEMENTS each, in multiples of TILE_ROWS but for the last."""
+    step = max(1, BLOCK_ELEMENTS // max(1, columns * TILE_ROWS)) * TILE_ROWS
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def padded_rows(rows: int) -> int:
+    """Rows rounded up to a multiple of TILE_ROWS."""
+    return -(-rows // TILE_ROWS) * TILE_ROWS
+
+
+class Worker:
+    """One thread's buffers, and the arithmetic: out = cast(f32(W) + (f32(B) @ f32(A)) * f32(scale))."""
+
+    def __init__(self, reader: TensorReader, writer: ShardWriter, dtype: Dtype, room: tuple[int, int]) -> None:
+        elements, padded_elements = room
+        self._reader, self._writer, self._dtype = reader, writer, dtype
+        self._raw = np.empty(elements * 8, np.uint8)
+        self._values = np.empty(elements, np.float32)
+        self._delta = np.empty(padded_elements, np.float32)
+        self._out = np.empty(elements, np.uint16)
+        self._scratch = Scratch(elements)
+
+    def __call__(self, block: Block) -> int:
+        """Read, compute and write one block. Returns the bytes written.
+
+        Raises ModelError if the output's dtype can't hold a value.
+        """
+        source = block.tensor.source
+        first = block.start * block.columns
+        raw = self._raw[: block.elements * ITEM_BYTES[source.dtype]]
+        self._reader.read_into(source, first * ITEM_BYTES[source.dtype], raw.data)
+        data = raw
+        if block.change or source.dtype != block.tensor.dtype:
+            data = self._compute(block, raw).view(np.uint8)
+        position = block.tensor.offset + first * ITEM_BYTES[block.tensor.dtype]
+        self._writer.write(block.shard, position, data.data)
+        return len(data)
+
+    def _compute(self, block: Block, raw: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        values, out = self._values[: block.elements], self._out[: block.elements]
+        to_float32(raw, block.tensor.source.dtype, values)
+        if block.change:
+            self._add_delta(block, block.change, values)
+        try:
+            narrow(values, self._dtype, out, self._scratch)
+        except OutOfRange as error:
+            raise _range_error(block, error.value, self._dtype) from error
+        return out
+
+    def _add_delta(self, block: Block, change: Change, values: NDArray[np.float32]) -> None:
+        assert block.a is not None
+        assert block.b is not None
+        b = block.b[block.start : padded_rows(block.stop)]
+        product = self._delta[: len(b) * block.columns].reshape(len(b), block.columns)
+        delta = self._delta[: block.elements]
+        with np.errstate(over="ignore", invalid="ignore"):  # narrowing refuses what isn't finite
+            np.matmul(b, block.a, out=product)
+            np.multiply(delta, np.float32(change.pair.scale), out=delta)
+            largest = max(float(delta.max(initial=0)), -float(delta.min(initial=0)))
+            change.parts[block.start] = largest, float(np.dot(delta, delta))
+            np.add(values, delta, out=values)
+
+
+def _range_error(block: Block, value: float, dtype: Dtype) -> ModelError:
+    source = block.tensor.source
+    changed = "merged" if block.change else "base"
+    if not np.isfinite(value):
+        return ModelError(f"{source.name}: the {changed} tensor holds {value:g}", where=str(source.file),
+                          remedy="train again with a lower learning rate" if block.change else
+                          "give an undamaged base model")  # fmt: skip
+    return ModelError(
+        f"{source.name} reaches {value:,.0f}, and {dtype} ends at {LARGEST[dtype]:,.0f}: it would become infinite",
+        where=str(source.file),
+        remedy="set merge.dtype=bfloat16",
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+
+
+def run_threads(
+    items: Iterator[Item], make_worker: Callable[[], Callable[[Item], int]], on_done: Callable[[int], None]
+) -> None:
+    """Do all items on a few threads; the first error stops them all and is raised.
+
+    Args:
+        items: made one at a time, under a lock.
+        make_worker: called once on each thread.
+        on_done: called with each item's result, one call at a time.
+    """
+    lock, failed = threading.Lock(), threading.Event()
+
+    def drain() -> None:
+        try:
+            worker = make_worker()
+            while not failed.is_set():
+                with lock:
+                    item = next(items, None)
+                if item is None:
+                    return
+                result = worker(item)
+                with lock:
+                    on_done(result)
+        except BaseException:
+            failed.set()
+            raise
+
+    count = min(_cores(), MAX_CORES) + 2  # more than cores: some of them wait for the disk
+    with ThreadPoolExecutor(count, "merge") as pool:
+        try:
+            futures = [pool.submit(drain) for _ in range(count)]
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            failed.set()
+    for future in futures:
+        future.result()
