@@ -25,14 +25,12 @@ class Patient:
         folder: the site's folder; its state folder holds scratch and, by default, the store.
         data: path or URI of the rows.
         open_store: opens the store; may raise what opening raises.
-        hub: address of the model hub.
     """
 
     profile: Profile
     folder: Path
     data: str
     open_store: Callable[[], Store]
-    hub: str = ""
 
     @property
     def local(self) -> bool:
@@ -48,7 +46,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     yield from inputs.data(patient.data, patient.profile.data.expected_examples)
     found, store = inputs.store(patient.open_store)
     yield found
-    source = inputs.model(patient.profile.model.uri, _mirrored(patient, store), lambda: _reach(patient))
+    source = inputs.model(patient.profile.model.uri, _mirrored(patient, store), inputs.reach_model)
     yield from [source] if patient.local else softened([source])
     yield from _machine(patient, estimates, store)
 
@@ -113,13 +111,6 @@ def _mirrored(patient: Patient, store: Store | None) -> bool:
     if store is None:
         return False
     return store.size(f"{BaseRef(uri=patient.profile.model.uri).prefix}/{MANIFEST}") is not None
-
-
-def _reach(patient: Patient) -> str:
-    uri = patient.profile.model.uri
-    if uri.startswith("hf://"):
-        return inputs.reach_hub(uri, patient.hub, os.environ.get("HF_TOKEN"))
-    return inputs.reach_folder(uri) if uri.startswith("file://") else ""
 
 
 def to_json(checks: Sequence[Check]) -> bytes:

@@ -10,7 +10,6 @@ from halops.checks.base import Check, fail, ok, skip, warn
 from halops.errors import ConfigError, DataError, HalopsError
 from halops.store.base import Store
 
-TIMEOUT_SECONDS = 10
 PINNED = re.compile(r"hf://[^@]+@[0-9a-f]{40}|pypi://[^=]+==.+|file://.+|s3://.+")
 
 
@@ -66,53 +65,39 @@ def store(open_store: Callable[[], Store]) -> tuple[Check, Store | None]:
     return ok("store", f"{opened.uri} can be written"), opened
 
 
-def model(uri: str, mirrored: bool, reach: Callable[[], str]) -> Check:
+def model(uri: str, mirrored: bool, reach: Callable[[str], None]) -> Check:
     """The base model: mirrored already, or to be had; and pinned.
 
     Args:
         mirrored: whether the store holds this very model.
-        reach: tries the source; returns an empty string, or what is wrong.
+        reach: tries the source; raises what fetching would raise.
     """
     if mirrored:
         return ok("model", f"{uri} is mirrored in the store")
-    if problem := reach():
-        return fail("model", f"{uri}: {problem}", _reach_remedy(uri, problem))
+    try:
+        reach(uri)
+    except HalopsError as error:
+        where = f" ({error.where})" if error.where and error.where != uri else ""
+        return fail("model", f"{uri}: {error.what}{where}", error.remedy or "check model.uri")
     if not PINNED.fullmatch(uri):
         return warn("model", f"{uri} is not pinned: `submit` takes what is newest then", "name a commit after @")
     return ok("model", f"{uri} is pinned; its first run fetches it")
 
 
-def _reach_remedy(uri: str, problem: str) -> str:
-    if "refused access" in problem:
-        return "accept the model's licence on the hub, and set HF_TOKEN"
-    if "no such" in problem:
-        return "check the name and the revision in model.uri"
-    return "set HF_ENDPOINT to a mirror that can be reached" if uri.startswith("hf://") else "check model.uri"
+def reach_model(uri: str) -> None:
+    """Ask a hub for its listing of the model, look into a local folder. Other sources are tried when they are used.
 
+    Raises what fetching the model would raise.
+    """
+    scheme = uri.partition("://")[0]
+    if scheme == "hf":
+        from halops.models.hub import Hub, split
 
-def reach_hub(uri: str, endpoint: str, token: str | None, timeout: float = TIMEOUT_SECONDS) -> str:
-    """Ask a hub for the model's config.json, without its body. Returns what is wrong, or an empty string."""
-    import httpx
+        with Hub() as hub:
+            hub.listing(*split(uri))
+    elif scheme == "file":
+        from halops.models.check import check_folder
 
-    name, _, revision = uri.removeprefix("hf://").partition("@")
-    url = f"{endpoint.rstrip('/')}/{name}/resolve/{revision or 'main'}/config.json"
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    try:
-        code = httpx.head(url, headers=headers, timeout=timeout, follow_redirects=True).status_code
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return f"the hub can't be reached: {error or type(error).__name__}"
-    if code in (401, 403):
-        return "the hub refused access"
-    if code == 404:
-        return "the hub has no such model, or no such revision"
-    return "" if code < 400 else f"the hub answered {code}"
-
-
-def reach_folder(uri: str) -> str:
-    """Whether a model's folder is there. Returns what is wrong, or an empty string."""
-    folder = Path(uri.removeprefix("file://").partition("#")[0])
-    if not folder.exists():
-        return f"no such folder {folder}"
-    if folder.is_file() or (folder / "config.json").is_file() or any(folder.glob("*.gguf")):
-        return ""
-    return "the folder has no config.json and no .gguf file"
+        folder = Path(uri.removeprefix("file://").partition("#")[0])
+        if not folder.is_file():  # a GGUF file is looked into when it is dequantized
+            check_folder(folder)

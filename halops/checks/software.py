@@ -14,7 +14,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train": ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "safetensors",
               "tensorboard", "gguf", "sentencepiece", "google.protobuf"),
     "merge": ("safetensors", "threadpoolctl"),
-    "convert": ("torch", "transformers", "safetensors", "sentencepiece", "google.protobuf", "gguf"),
+    "convert": ("torch", "transformers", "safetensors", "ml_dtypes", "sentencepiece", "google.protobuf", "gguf"),
 }  # fmt: skip
 GPU_MODULES = ("liger_kernel",)
 

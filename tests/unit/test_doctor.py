@@ -23,15 +23,17 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine without nvidia-smi (nor compilers), whatever this one has."""
+def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without nvidia-smi (nor compilers), whatever this one has, and no hub."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("halops.models.hub.PAUSE", 0.01)
 
 
 def patient(profile: str, store: Store, folder: Path, *overrides: str, data: str = str(SAMPLE)) -> Patient:
     loaded = load_profile(profile, overrides)
-    return Patient(profile=loaded, folder=folder, data=data, open_store=lambda: store, hub="http://127.0.0.1:9")
+    return Patient(profile=loaded, folder=folder, data=data, open_store=lambda: store)
 
 
 def test_the_local_profile(store: Store, tmp_path: Path) -> None:

