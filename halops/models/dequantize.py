@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from halops.artifact import sha256_file, walk_files
@@ -79,8 +82,10 @@ def convert(gguf: Path, folder: Path) -> None:
     """Write the model and tokenizer of `gguf` to `folder`, bfloat16 safetensors. Raises as `dequantize_once`."""
     try:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-        from transformers.utils import logging as transformers_log
+
+        with _no_bars():
+            from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+            from transformers.utils import logging as transformers_log
     except ImportError as error:
         raise HostError(
             f"a GGUF source needs torch and transformers: {error}",
@@ -89,11 +94,14 @@ def convert(gguf: Path, folder: Path) -> None:
         ) from error
     transformers_log.set_verbosity_error()
     transformers_log.disable_progress_bar()
-    source = {"gguf_file": gguf.name, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            gguf.parent,
+            gguf_file=gguf.name,
+            local_files_only=True,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
         ).to(torch.bfloat16)
     except (NotImplementedError, KeyError, TypeError) as error:
         raise ModelError(f"transformers can't read it: {error}", where=str(gguf), remedy=_REMEDY) from error
@@ -108,6 +116,20 @@ def convert(gguf: Path, folder: Path) -> None:
     with disk_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """tqdm looks at this variable once, when it is imported."""
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before
 
 
 _REMEDY = "give the original model instead: hf://org/name"
