@@ -81,9 +81,8 @@ def _make(gguf: Path, folder: Path, progress: Progress | None) -> None:
 def convert(gguf: Path, folder: Path) -> None:
     """Write the model and tokenizer of `gguf` to `folder`, bfloat16 safetensors. Raises as `dequantize_once`."""
     try:
-        import torch
-
         with _no_bars():
+            import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
             from transformers.utils import logging as transformers_log
     except ImportError as error:
