@@ -58,6 +58,18 @@ def test_a_cluster_profile_asks_little_of_this_machine(store: Store, tmp_path: P
     assert [check.name for check in checks if check.status == "skip"] == ["GPU", "packages", "disk, RAM, port"]
 
 
+def test_a_held_card_here_does_not_stop_a_cluster_run(store: Store, tmp_path: Path) -> None:
+    answer = Path(__file__).parent / "checks" / "smi" / "rtx3070_held.xml"
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\nwhile IFS= read -r line; do echo "$line"; done < {answer}\n')
+    program.chmod(0o755)
+    for backend, status in (("kube", "warn"), ("local", "fail")):
+        found = list(examine(patient("rtx8", store, tmp_path, f"cluster.backend={backend}")))
+        checks = {check.name: check for check in found}
+        assert checks["GPU memory"].status == status
+        assert "python (pid 48113)" in checks["GPU memory"].detail
+
+
 def test_a_mirrored_base_needs_no_hub(store: Store, tmp_path: Path) -> None:
     profile = load_profile("rtx8")
     store.write(f"{BaseRef(uri=profile.model.uri).prefix}/manifest.json", b"{}")
