@@ -89,12 +89,12 @@ def run(
         stream.flush()
         child = _start(command, env, nice, pass_fds, cwd)
         try:
-            watcher = _watch(child, stop)
+            if stop is not None:
+                end_when(stop, child)
             _copy_output(child, stream, on_line)
             code = child.wait()
         finally:
             end(child)
-    watcher.join()
     if stop is not None and stop.is_set():
         raise Interrupted(f"stopped while {what}", remedy="the same command goes on from here")
     if code != 0:
@@ -120,11 +120,11 @@ def _start(
         raise HostError(f"can't run {command[0]}: {error.strerror}", remedy="build llama.cpp again") from error
 
 
-def _watch(child: subprocess.Popen[bytes], stop: threading.Event | None) -> threading.Thread:
-    """End the child when `stop` is set; reading its output blocks, so another thread has to look."""
+def end_when(stop: threading.Event, child: subprocess.Popen[bytes]) -> threading.Thread:
+    """End the child once `stop` is set. A thread of its own looks, since its starter waits for output or answers."""
 
     def watch() -> None:
-        while stop is not None and child.poll() is None:
+        while child.poll() is None:
             if stop.wait(0.2):
                 end(child)
 

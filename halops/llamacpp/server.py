@@ -85,7 +85,7 @@ class LlamaServer:
         port: None takes the section's, 0 any free one.
         log: gets the server's output.
         extra: further arguments, which change no answer.
-        stop: when set while the model loads, the start is given up.
+        stop: when it is set the server is ended: while the model loads, or in the middle of an answer.
 
     Raises, when entered:
         NotFoundError: no such model file.
@@ -181,6 +181,8 @@ class LlamaServer:
                 )  # fmt: skip
             except OSError as error:
                 raise HostError(f"can't run llama-server: {error.strerror}", where=self._argv()[0]) from error
+        if self._stop is not None:
+            process.end_when(self._stop, self._child)
         try:
             self._until_ready(self._child)
         except BaseException:
@@ -190,10 +192,10 @@ class LlamaServer:
     def _until_ready(self, child: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + READY_SECONDS
         while not self._healthy():
-            if child.poll() is not None:
-                raise self._ended(child.returncode)
             if self._stop is not None and self._stop.is_set():
                 raise Interrupted("stopped while llama-server loaded the model")
+            if child.poll() is not None:
+                raise self._ended(child.returncode)
             if time.monotonic() > until:
                 raise StageError(f"llama-server isn't ready after {READY_SECONDS:.0f} s", where=str(self.model))
             time.sleep(0.05)

@@ -9,14 +9,13 @@ answers), `probes.jsonl` (each probe with both answers and verdicts).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halops.chat import Answer
-from halops.errors import ConfigError, Interrupted
+from halops.errors import ConfigError, HalopsError, Interrupted
 from halops.llamacpp.client import LlamaClient
 from halops.llamacpp.convert import Converter, base_gguf
 from halops.llamacpp.server import LlamaServer
@@ -26,12 +25,14 @@ from halops.stages.context import Metrics, StageContext
 from halops.verify.chats import heldout_chats, sample_chats, training_chats
 from halops.verify.files import check_file, control_ids
 from halops.verify.parity import Mismatch, check_chat
-from halops.verify.probing import ask_probes, tokens_per_second
-from halops.verify.report import Gate, require, write_json, write_rows
-from halops.verify.stops import GREEDY, Asked, Question, ask, choose_questions
+from halops.verify.probing import Request, ask_all
+from halops.verify.report import Answers, Gate, answer_rows, figures, probe_rows, require, write_json, write_rows
+from halops.verify.stops import Asked, ask, choose_questions
 
 if TYPE_CHECKING:
     from halops.probes import Probe
+
+BASE_SLOTS = 4
 
 
 def run(context: StageContext) -> Metrics:
@@ -45,14 +46,6 @@ def run(context: StageContext) -> Metrics:
         HostError: llama.cpp isn't built, or can't run here.
     """
     return _Verification(context).run()
-
-
-@dataclass
-class _Answers:
-    """What one model said: to the held-out questions, and to the probes."""
-
-    questions: list[Answer]
-    probes: list[Answer]
 
 
 class _Verification:
@@ -79,7 +72,7 @@ class _Verification:
             asked = list(self._ask_questions(client))
             gates += [self.parity, self._stops(asked)]
             require(gates)
-            tuned = _Answers([item.answer for item in asked], self._ask_probes(client, "tuned"))
+            tuned = Answers([item.answer for item in asked], self._ask_probes(client))
         base = self._ask_base() if self.profile.verify.compare_base else None
         return self._report(gates, tuned, base)
 
@@ -114,7 +107,9 @@ class _Verification:
         with server, LlamaClient(server.url) as client:
             try:
                 yield client
-            except Exception:
+            except HalopsError as error:
+                if self.context.stop.is_set():
+                    raise _stopped() from error
                 server.check()  # a server that died is the cause, not the broken connection
                 raise
 
@@ -143,36 +138,41 @@ class _Verification:
         failures = [item.problem for item in asked if item.problem]
         return Gate("stops", len(asked), failures, self.profile.verify.max_stop_failures)
 
-    def _ask_probes(self, client: LlamaClient, name: str) -> list[Answer]:
-        answers = ask_probes(client, self.probes, self.profile.verify.answer_tokens, self.profile.serving.parallel)
-        return list(self._each(answers, f"asking the probes of {name}", "probes", len(self.probes)))
+    def _ask_probes(self, client: LlamaClient) -> list[Answer]:
+        """The tuned model's answers, under the very flags that it is served with."""
+        answers = ask_all(client, self._probe_requests(), self.profile.serving.parallel)
+        return list(self._each(answers, "asking the probes", "probes", len(self.probes)))
 
-    def _ask_base(self) -> _Answers:
-        converter = Converter(
-            self.tools, self.context.scratch / "convert.log", self.context.progress, self.context.stop
-        )
+    def _probe_requests(self) -> list[Request]:
+        limit = self.profile.verify.answer_tokens
+        return [([message.model_dump() for message in probe.messages], limit) for probe in self.probes]
+
+    def _ask_base(self) -> Answers:
+        """The base model's answers. It isn't served, and talks at length: more slots only save time."""
+        log = self.context.scratch / "convert.log"
+        converter = Converter(self.tools, log, self.context.progress, self.context.stop)
         model = base_gguf(self.context.inputs / "base", self.context.spec.base.digest, converter)
-        with self._server(model, self.profile.serving, "base") as client:
-            answers = [
-                client.complete(question.turn.prompt, max_tokens=question.limit, **GREEDY)
-                for question in self._each(self.questions, "asking the base held-out questions", "answers")
-            ]
-            return _Answers(answers, self._ask_probes(client, "base"))
+        slots = max(self.profile.serving.parallel, BASE_SLOTS)
+        requests = [(question.turn.prompt, question.limit) for question in self.questions] + self._probe_requests()
+        with self._server(model, self.profile.serving.model_copy(update={"parallel": slots}), "base") as client:
+            asked = ask_all(client, requests, slots)
+            answers = list(self._each(asked, "asking the base model", "questions", len(requests)))
+        return Answers(answers[: len(self.questions)], answers[len(self.questions) :])
 
     def _each(self, items: Any, what: str, unit: str, total: int | None = None) -> Iterator[Any]:
         """The items, with progress, until the stage is asked to stop."""
         total = total if total is not None else len(items)
         for done, item in enumerate(items):
             if self.context.stop.is_set():
-                raise Interrupted("stopped while verifying", remedy="the same command goes on from here")
+                raise _stopped()
             self.context.progress(what, done=done, total=total, unit=unit)
             yield item
         self.context.progress(what, done=total, total=total, unit=unit)
 
-    def _report(self, gates: list[Gate], tuned: _Answers, base: _Answers | None) -> Metrics:
+    def _report(self, gates: list[Gate], tuned: Answers, base: Answers | None) -> Metrics:
         output = self.context.output
-        rows = list(_probe_rows(self.probes, tuned, base))
-        metrics = _metrics(gates, self.mismatches, rows, base is not None, tuned)
+        rows = list(probe_rows(self.probes, tuned, base))
+        metrics = figures(gates, self.mismatches, rows, base is not None, tuned)
         write_json(output / "verify.json", {
             "served": self.served.name, "serving": self.profile.serving.model_dump(mode="json"),
             "gates": {gate.name: gate.to_json() for gate in gates}, "metrics": metrics,
@@ -180,7 +180,7 @@ class _Verification:
         write_json(output / "parity.json", {
             "chats": [chat.id for chat in self.chats], "mismatches": [item.to_json() for item in self.mismatches],
         })  # fmt: skip
-        write_rows(output / "answers.jsonl", _answer_rows(self.questions, tuned, base))
+        write_rows(output / "answers.jsonl", answer_rows(self.questions, tuned, base))
         if self.probes:
             write_rows(output / "probes.jsonl", rows)
         return metrics
@@ -198,50 +198,12 @@ def served_file(context: StageContext) -> Path:
     return path
 
 
+def _stopped() -> Interrupted:
+    return Interrupted("stopped while verifying", remedy="the same command goes on from here")
+
+
 def _probes(data: Path) -> tuple[Probe, ...]:
     from halops.probes import load_probes
 
     path = data / "probes.jsonl"
     return load_probes(path) if path.is_file() else ()
-
-
-def _answer_rows(questions: Sequence[Question], tuned: _Answers, base: _Answers | None) -> Iterator[dict[str, Any]]:
-    for index, question in enumerate(questions):
-        yield {
-            "id": question.chat.id, "question": question.text, "expected": question.turn.answer["content"],
-            "base": base.questions[index].text if base else None, "tuned": tuned.questions[index].text,
-        }  # fmt: skip
-
-
-def _probe_rows(probes: Sequence[Probe], tuned: _Answers, base: _Answers | None) -> Iterator[dict[str, Any]]:
-    from halops.probes import judge
-
-    for index, probe in enumerate(probes):
-        ours = tuned.probes[index].text
-        theirs = base.probes[index].text if base else None
-        yield {
-            "id": probe.id, "domain": probe.domain, "question": probe.question,
-            "expect": probe.expect.model_dump(mode="json"), "base": theirs, "tuned": ours,
-            "base_ok": None if theirs is None else judge(theirs, probe.expect).passed,
-            "tuned_ok": judge(ours, probe.expect).passed,
-        }  # fmt: skip
-
-
-def _metrics(
-    gates: list[Gate], mismatches: list[Mismatch], rows: list[dict[str, Any]], with_base: bool, tuned: _Answers
-) -> Metrics:
-    by_name = {gate.name: gate for gate in gates}
-    metrics: Metrics = {
-        "parity_chats": by_name["parity"].checked,
-        "parity_mismatches": len(mismatches),
-        "stop_answers": by_name["stops"].checked,
-        "stop_failures": len(by_name["stops"].failures),
-        "merge_tensors_checked": by_name["merge"].checked,
-        "merge_failures": len(by_name["merge"].failures),
-        "answer_tokens_per_second": tokens_per_second(tuned.probes or tuned.questions),
-    }
-    if rows:
-        metrics |= {"probes": len(rows), "probe_score": sum(row["tuned_ok"] for row in rows) / len(rows)}
-        if with_base:
-            metrics["probe_score_base"] = sum(row["base_ok"] for row in rows) / len(rows)
-    return metrics

@@ -1,35 +1,33 @@
-"""Probes: the questions whose answers a machine can check, asked of a served model."""
+"""Many questions put to a served model, greedily, as many at a time as it has slots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
-from halops.chat import Answer, ChatClient
+from halops.chat import Answer, ChatClient, Message
 from halops.verify.stops import GREEDY
 
-if TYPE_CHECKING:
-    from halops.probes import Probe
+# A prompt, and how many tokens its answer may have.
+Request = tuple[Sequence[Message], int]
 
 
-def ask_probes(client: ChatClient, probes: Sequence[Probe], tokens: int, parallel: int = 1) -> Iterator[Answer]:
-    """The answers, in the order of the probes, as they come.
+def ask_all(client: ChatClient, requests: Sequence[Request], parallel: int = 1) -> Iterator[Answer]:
+    """The answers, in the order of the requests, as they come.
 
     Args:
-        tokens: an answer is cut there.
-        parallel: how many are asked at once: the server's slots.
+        parallel: how many are asked at once: the server's slots. Batched arithmetic rounds otherwise than single, so
+            an answer may differ where two tokens are as good as equally likely.
     """
 
-    def one(probe: Probe) -> Answer:
-        messages = [message.model_dump() for message in probe.messages]
-        return client.complete(messages, max_tokens=tokens, **GREEDY)
+    def one(request: Request) -> Answer:
+        return client.complete(request[0], max_tokens=request[1], **GREEDY)
 
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            yield from pool.map(one, probes)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(parallel)
+    try:
+        yield from pool.map(one, requests)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what still runs ends with the server
 
 
 def tokens_per_second(answers: Sequence[Answer]) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +34,28 @@ CAPITALS = {
     "Finland": "Helsinki", "Cuba": "Havana", "Kenya": "Nairobi", "Peru": "Lima", "Chile": "Santiago",
     "Ireland": "Dublin", "Hungary": "Budapest", "Russia": "Moscow", "China": "Beijing",
 }  # fmt: skip
+
+# ChatML with tools, in the manner of Hermes and Qwen.
+TOOLS_TEMPLATE = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\n# Tools\\n<tools>' }}
+    {%- for tool in tools %}
+        {{- '\\n' + tool | tojson }}
+    {%- endfor %}
+    {{- '\\n</tools><|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content }}
+    {%- for call in message.tool_calls or [] %}
+        {{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+        {{- call.function.arguments | tojson }}
+        {{- '}\\n</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,21 @@ def _rows(path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _with_tools(path: Path) -> None:
+    """Every other conversation gets a tool, a call of it and its answer."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    call = {"type": "function", "id": "call_1", "function": {"name": "lookup", "arguments": {"what": "capital"}}}
+    for row in rows[::2]:
+        at = next(index for index, message in enumerate(row["messages"]) if message["role"] == "assistant")
+        calls = {"role": "assistant", "content": "", "tool_calls": [call]}
+        row["messages"][at:at] = [calls, {"role": "tool", "tool_call_id": "call_1", "content": "found"}]
+        schema = {"type": "object", "properties": {"what": {"type": "string"}}}
+        row["tools"] = [
+            {"type": "function", "function": {"name": "lookup", "description": "Look", "parameters": schema}}
+        ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def _probes(path: Path) -> None:
     probes = [
         {"id": f"p{index}", "domain": "geography", "messages": [{"role": "user", "content": text}],
@@ -95,13 +134,15 @@ def _probes(path: Path) -> None:
     path.write_text("".join(json.dumps(probe) + "\n" for probe in probes))
 
 
-def _chain(folder: Path, base: Path, adapter: Path, *, probes: bool, **settings: Any) -> Chain:
+def _chain(folder: Path, base: Path, adapter: Path, *, probes: bool, tools: bool = False, **settings: Any) -> Chain:
     """Run data, merge and convert as a run would, with a given adapter in place of the training."""
     inputs = folder / "inputs"
     (inputs / "dataset").mkdir(parents=True)
     (inputs / "base").symlink_to(base)
     rows = inputs / "dataset" / "rows.jsonl"
     _rows(rows)
+    if tools:
+        _with_tools(rows)
     if probes:
         _probes(inputs / "dataset" / "probes.jsonl")
     profile = Profile(
@@ -283,11 +324,31 @@ def test_a_file_that_was_not_made_is_named(tiny: Chain, tmp_path: Path) -> None:
         verify.run(tiny.with_profile(tmp_path, serving={"file": "q4_k_m"}))
 
 
-def test_a_stop_is_heeded(tiny: Chain, tmp_path: Path) -> None:
-    context = tiny.with_profile(tmp_path)
-    context.stop.set()
-    try:
-        with pytest.raises(Interrupted):
-            verify.run(context)
-    finally:
-        context.stop.clear()
+def test_a_stop_is_heeded_in_the_middle_of_an_answer(tiny: Chain, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def listener(event: dict[str, Any]) -> None:
+        if event["message"].startswith("asking held-out"):
+            threading.Timer(1.0, stop.set).start()
+
+    context = tiny.with_profile(tmp_path, verify={"answer_tokens": 400})
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        verify.run(replace(context, stop=stop, progress=Progress(listener=listener)))
+    assert time.monotonic() - began < 60
+
+
+def test_chats_with_tools_are_served_as_trained(
+    tiny_model: Path, tiny_lora: Path, llama_cpp: Toolchain, tmp_path: Path
+) -> None:
+    """llama.cpp's ChatML knows no tools, so the file's own template is used where it does."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    (base / "chat_template.jinja").write_text(TOOLS_TEMPLATE)
+    settings = sections.Verify(answers=2, answer_tokens=8, max_stop_failures=2, compare_base=False)
+    chain = _chain(tmp_path / "chain", base, tiny_lora, probes=False, tools=True, verify=settings)
+    samples = (chain.inputs / "data" / "train.samples.jsonl").read_text()
+    assert '"tool_calls"' in samples
+    metrics = verify.run(chain.with_profile(tmp_path / "run"))
+    assert metrics["parity_chats"] == 20
+    assert metrics["parity_mismatches"] == 0
