@@ -8,6 +8,7 @@ from halops.memory import (
     CUDA_CONTEXT,
     FRAGMENTATION,
     activation_bytes,
+    adapter_element_bytes,
     element_bytes,
     kv_bytes_per_token,
     optimizer_bytes,
@@ -124,7 +125,7 @@ def _full(profile: Profile, dims: Dimensions) -> MethodRow:
 
 
 def _lora(profile: Profile, dims: Dimensions) -> MethodRow:
-    count, element = lora_parameters(dims, profile.lora), element_bytes(profile)
+    count, element = lora_parameters(dims, profile.lora), adapter_element_bytes(profile)
     states, paged = optimizer_bytes(profile.training.optim, count, element)
     resident = merged_bytes(dims) + 2 * count * element + (0 if paged else states)
     return _row(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from halops.artifact import Frozen
 from halops.gguf_sizes import gguf_bytes, quantize_seconds
-from halops.memory import element_bytes, optimizer_bytes, serving_memory, training_memory
+from halops.memory import adapter_element_bytes, optimizer_bytes, serving_memory, training_memory
 from halops.parameters import largest_tensor, lora_parameters, parameters
 from halops.prices import hourly_price
 from halops.profile import Profile
@@ -167,7 +167,7 @@ def _train(profile: Profile, dims: Dimensions, work: Workload, cores: int) -> St
     forward = 2 / (6 if training.gradient_checkpointing else 4)
     heldout = 2 * forward * profile.data.heldout_fraction * work.tokens / _rate(profile, dims, work, cores)
     load = 20 + merged_bytes(dims) / DISK_BYTES_PER_SECOND
-    states, _ = optimizer_bytes(training.optim, lora_parameters(dims, profile.lora), element_bytes(profile))
+    states, _ = optimizer_bytes(training.optim, lora_parameters(dims, profile.lora), adapter_element_bytes(profile))
     checkpoints = (training.save_total_limit + 1) * (_adapter_bytes(profile, dims) + states)
     host = 3 * 10**9 + 2 * largest_tensor(dims) * 2 + memory.paged
     return StageEstimate(

@@ -31,8 +31,8 @@ from halops.units import GIB, MIB
 INNER_TENSORS, HIDDEN_TENSORS = 4, 10
 # Fitted: cuBLAS workspaces, rotary tables, buffers of the optimizer step.
 FIXED_BYTES = 84_000_000
-# The head's loss is computed over so many tokens at a time: logits and their gradient in 16 and 32 bits.
-LOSS_CHUNK_TOKENS, LOSS_BYTES_PER_LOGIT = 256, 8
+# The loss is computed a chunk of logits at a time: so many bytes of them in fp32, and half as many in 16 bits.
+LOSS_CHUNK_BYTES = 128 * MIB
 # The allocator's reserve over what is allocated, measured with expandable segments off.
 FRAGMENTATION = 1.06
 CUDA_CONTEXT = 518 * MIB  # measured on an H100, driver 580
@@ -52,6 +52,8 @@ OPTIMIZERS: dict[str, OptimizerStates | None] = {
     "adamw_torch": None,
     "adamw_torch_fused": None,
     "adamw_hf": None,
+    "adamw": None,
+    "paged_adamw": OptimizerStates(8, paged=True),
     "adamw_bnb_8bit": OptimizerStates(2.03),
     "adamw_8bit": OptimizerStates(2.03),
     "paged_adamw_8bit": OptimizerStates(2.03, paged=True),
@@ -62,6 +64,15 @@ OPTIMIZERS: dict[str, OptimizerStates | None] = {
     "paged_lion_32bit": OptimizerStates(4, paged=True),
     "adafactor": OptimizerStates(0.05),
     "sgd": OptimizerStates(0),
+    "adagrad": OptimizerStates(4),
+    "rmsprop": OptimizerStates(4),
+    "rmsprop_bnb": OptimizerStates(4),
+    "rmsprop_bnb_32bit": OptimizerStates(4),
+    "rmsprop_bnb_8bit": OptimizerStates(1.02),
+    "ademamix": OptimizerStates(12),
+    "ademamix_8bit": OptimizerStates(3.05),
+    "paged_ademamix_32bit": OptimizerStates(12, paged=True),
+    "paged_ademamix_8bit": OptimizerStates(3.05, paged=True),
 }
 
 
@@ -97,8 +108,14 @@ def bits_per_weight(quantization: Quantization) -> float:
 
 
 def element_bytes(profile: Profile) -> int:
-    """Bytes of an activation, and of a weight that isn't quantized."""
-    return 2 if profile.training.bf16 or profile.training.fp16 else 4
+    """Bytes of an activation, and of a weight that isn't quantized. On a CPU all is fp32."""
+    half = profile.training.bf16 or profile.training.fp16
+    return 2 if half and profile.cluster.gpu.count else 4
+
+
+def adapter_element_bytes(profile: Profile) -> int:
+    """Bytes of an adapter's weight while training: fp32 under fp16, whose loss scaler needs it."""
+    return 4 if profile.training.fp16 else element_bytes(profile)
 
 
 def base_bytes(dims: Dimensions, quantization: Quantization, element: int) -> int:
@@ -130,7 +147,7 @@ def activation_bytes(dims: Dimensions, tokens: int, element: int, checkpointing:
 def workspace_bytes(dims: Dimensions, live_layer: int, element: int, quantized: bool, tokens: int) -> int:
     """The larger of one layer's backward (with its largest weight dequantized) and the chunked loss."""
     weight = max(matrix.size for matrix in layer_matrices(dims)) * element if quantized else 0
-    loss = min(tokens, LOSS_CHUNK_TOKENS) * dims.vocab_size * LOSS_BYTES_PER_LOGIT
+    loss = round(1.5 * min(tokens * dims.vocab_size * 4, LOSS_CHUNK_BYTES))
     return max(live_layer + weight, loss) + FIXED_BYTES
 
 
@@ -144,12 +161,13 @@ def training_memory(profile: Profile, dims: Dimensions, longest: int | None = No
     length = min(training.max_seq_length, longest or training.max_seq_length)
     tokens = training.per_device_train_batch_size * length
     trainable = lora_parameters(dims, profile.lora)
-    states, paged = optimizer_bytes(training.optim, trainable, element)
+    adapter = adapter_element_bytes(profile)
+    states, paged = optimizer_bytes(training.optim, trainable, adapter)
     kept, live = activation_bytes(dims, tokens, element, training.gradient_checkpointing)
     return TrainingMemory(
         base=base_bytes(dims, profile.quantization, element),
-        adapter=trainable * element,
-        gradients=trainable * element,
+        adapter=trainable * adapter,
+        gradients=trainable * adapter,
         optimizer=0 if paged else states,
         paged=states if paged else 0,
         activations=kept,

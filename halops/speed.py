@@ -31,7 +31,6 @@ DEVICES = (
 LAUNCH_SECONDS_PER_LAYER = 0.016
 # Measured: SmolLM2-135M in fp32, 8 rows of 90 tokens in 3.4 s on two cores, so 212 tokens/s.
 CPU_FLOPS_PER_CORE = 57e9
-CPU_BF16_SLOWDOWN = 3  # on CPUs without AVX512-BF16 or AMX
 
 
 def flops_per_token(dims: Dimensions, checkpointing: bool) -> float:
@@ -58,8 +57,7 @@ def micro_batch_seconds(profile: Profile, dims: Dimensions, tokens: float, cores
     """Wall time of forward and backward over `tokens` tokens at once."""
     work = flops_per_token(dims, profile.training.gradient_checkpointing) * tokens
     if not profile.cluster.gpu.count:
-        slow = CPU_BF16_SLOWDOWN if profile.training.bf16 else 1
-        return work * slow / (CPU_FLOPS_PER_CORE * max(cores, 1))
+        return work / (CPU_FLOPS_PER_CORE * max(cores, 1))
     device = device_for(profile.cluster.gpu.memory_gib)
     return max(work / (device.tflops * 1e12), LAUNCH_SECONDS_PER_LAYER * dims.num_hidden_layers)
 

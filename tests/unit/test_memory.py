@@ -93,6 +93,25 @@ def test_optimizer_states() -> None:
     assert all(optimizer_bytes(name, 1000, 2)[1] == name.startswith("paged") for name in OPTIMIZERS)
 
 
+def test_every_optimizer_that_trains_is_known() -> None:
+    from halops.train.arguments import CLASSIC_OPTIMIZERS
+    from halops.train.arguments import OPTIMIZERS as TRAINED
+
+    assert {*TRAINED, *CLASSIC_OPTIMIZERS} <= set(OPTIMIZERS)
+
+
+def test_a_cpu_trains_in_fp32_whatever_is_asked() -> None:
+    half = load_profile("local", ["training.bf16=true"])
+    assert training_memory(half, QWEN) == training_memory(load_profile("local"), QWEN)
+
+
+def test_fp16_keeps_the_adapter_in_fp32() -> None:
+    bf16 = training_memory(load_profile("rtx8"), QWEN)
+    fp16 = training_memory(load_profile("rtx8", ["training.bf16=false", "training.fp16=true"]), QWEN)
+    assert fp16.adapter == 2 * bf16.adapter
+    assert fp16.base == bf16.base
+
+
 def test_serving_a_7b_on_a_gpu() -> None:
     """Measured on an H100: 5,149 MiB at context 4096."""
     memory = serving_memory(QWEN, Serving(), on_gpu=True)
