@@ -149,7 +149,7 @@ class Downloader:
             if expected.digest is None or expected.size is None:
                 expected = learned(response, expected, have)
             with part.open("ab" if have else "wb") as stream:
-                for block in response.iter_bytes(BLOCK):
+                for block in response.iter_bytes():  # no larger blocks: a cut would lose what waits in them
                     stream.write(block)
                     if on_bytes:
                         on_bytes(len(block))
