@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from tests.tiny_models import write_adapter
 
 pytestmark = pytest.mark.slow
 
+PRE = b"tokenizer.ggml.pre" + struct.pack("<IQ", 8, 6)  # a string of six bytes
 CAPITALS = {
     "France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Germany": "Berlin", "Japan": "Tokyo", "Egypt": "Cairo",
     "Austria": "Vienna", "Poland": "Warsaw", "Greece": "Athens", "Portugal": "Lisbon", "Norway": "Oslo",
@@ -104,7 +106,7 @@ def _rows(path: Path) -> None:
         if number % 4 == 0:
             messages += [
                 {"role": "user", "content": "```sh\nip  route\n```\n\nIs it large?"},
-                {"role": "assistant", "content": f"{capital} is large:\n\n  - people\n  - houses"},
+                {"role": "assistant", "content": f"{capital} is large:\n\n  - 12345 people\n  - houses"},
             ]
         rows.append({"id": country.lower(), "messages": messages})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -280,6 +282,14 @@ def test_a_token_that_the_server_puts_before_the_prompt_fails(tiny: Chain, tmp_p
         verify.run(context)
     assert "token 0: trained on 1 '<|im_start|>', served 0 '<|endoftext|>'" in str(caught.value)
     assert "and 17 more" in str(caught.value)  # 20 chats and, through the chat endpoint, 2 questions; 5 are shown
+
+
+def test_a_tokenizer_that_splits_answers_otherwise_fails(tiny: Chain, tmp_path: Path) -> None:
+    def change(folder: Path) -> None:
+        _replace(_gguf(folder), PRE + b"smollm", PRE + b"falcon")  # groups of digits instead of single ones
+
+    with pytest.raises(VerificationError, match=r"failed: parity\n.*conversation \w+, answer 2, token \d+: trained on"):
+        verify.run(tiny.sabotage(tmp_path, "convert", change))
 
 
 def test_serving_through_another_template_than_trained_with_fails(tiny: Chain, tmp_path: Path) -> None:
