@@ -1,0 +1,144 @@
+"""train: base and prepared rows -> a LoRA adapter, its history and held-out losses.
+
+Goes on from the newest checkpoint. On a CPU, with the same number of threads, a training that was interrupted ends
+with the same history and the same adapter, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from halops.errors import Interrupted
+from halops.stages.context import Metrics, StageContext
+
+if TYPE_CHECKING:
+    from halops.train.callbacks import Watch
+    from halops.train.resume import Resume
+    from halops.train.session import Session
+
+
+def run(context: StageContext) -> Metrics:
+    """Train. Returns the metrics of `halops.metrics` under "train: when done".
+
+    Raises:
+        ConfigError, DataError, ModelError: settings, rows or a base that can't be used.
+        GpuMemoryError: CUDA out of memory; the next attempt goes one rung down.
+        StageError: the loss diverged, or a tensor is in a dtype that nobody asked for.
+        Interrupted: `context.stop` was set; a checkpoint is saved.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the input folder
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less lost to fragmentation
+    from halops.train.arguments import check_names, rung_at
+    from halops.train.faults import translated
+    from halops.train.resume import find_resume
+    from halops.train.session import prepare
+
+    training = context.spec.profile.training
+    check_names(training)
+    rung = rung_at(training, context.rung)
+    with translated(rung):
+        resume = find_resume(context)
+        return _train(prepare(context, rung), resume)
+
+
+def _train(session: Session, resume: Resume | None) -> Metrics:
+    """Held-out loss, training, held-out loss; then write the output."""
+    from halops.train.arguments import total_steps
+    from halops.train.callbacks import Watch, peak_memory
+    from halops.train.history import History
+    from halops.train.resume import state_of
+
+    context, training = session.context, session.context.spec.profile.training
+    history = History(context.output, resume.records if resume else ())
+    steps, resumed = total_steps(training, len(session.train)), resume.step if resume else 0
+    if resume:
+        before = resume.heldout_loss_base
+        context.progress(f"going on from step {resumed}", step=resumed, total_steps=steps)
+    else:
+        with session.model.disable_adapter():
+            before = _measure(session, "held-out loss of the base")
+    watch = Watch(history, context.progress, context.stop, training.logging_steps, resume.watch if resume else None)
+    trainer = _trainer(session, watch, lambda: state_of(context, history.records, watch.export(), before))
+    if resume and resumed >= steps:
+        trainer._load_from_checkpoint(str(resume.folder))
+    else:
+        trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
+    if watch.interrupted:
+        raise Interrupted(
+            f"stopped at step {trainer.state.global_step} of {steps}, after a checkpoint",
+            remedy="the same command goes on from there",
+        )
+    after = _measure(session, "held-out loss of the tuned model")
+    session.census()
+    for name, value in (("base", before), ("tuned", after)):
+        if value is not None:
+            history.scalar(f"heldout_loss/{name}", value, steps)
+    history.close()
+    metrics: Metrics = {
+        "heldout_loss_base": before,
+        "heldout_loss": after,
+        "train_loss": history.records[-1].loss if history.records else None,
+        "step": steps,
+        "total_steps": steps,
+        "tokens_per_second": round(watch.all_tokens / watch.all_seconds, 1) if watch.all_seconds else None,
+        "memory_bytes": peak_memory(),
+        "trainable_parameters": sum(item.numel() for item in session.model.parameters() if item.requires_grad),
+        "resumed_from_step": resumed,
+        "oom_rung": context.rung,
+    }
+    _write(session, metrics)
+    return metrics
+
+
+def _measure(session: Session, message: str) -> float | None:
+    from halops.train.heldout import heldout_loss
+
+    return heldout_loss(
+        session.model,
+        session.heldout,
+        budget=session.rung.micro_batch * session.context.spec.profile.training.max_seq_length,
+        progress=session.context.progress,
+        stop=session.context.stop,
+        message=message,
+    )
+
+
+def _trainer(session: Session, watch: Watch, export: Any) -> Any:
+    from transformers import TrainingArguments
+
+    from halops.train.arguments import training_arguments
+    from halops.train.checkpoints import LocalCheckpoints
+    from halops.train.rows import collate
+    from halops.train.trainer import LoraTrainer
+
+    context, training = session.context, session.context.spec.profile.training
+    arguments = training_arguments(context.spec.profile, context.scratch / "trainer", session.cuda, context.rung)
+    session.summary["arguments"] = arguments | {"output_dir": ""}
+    batch = training.per_device_train_batch_size
+    trainer = LoraTrainer(
+        model=session.model,
+        args=TrainingArguments(**arguments),
+        train_dataset=session.train,
+        data_collator=collate,
+        callbacks=[watch],
+        checkpoints=context.checkpoints or LocalCheckpoints(context.scratch / "checkpoints"),
+        export=export,
+        rows_per_step=batch * training.gradient_accumulation_steps if batch > 1 else 1,
+        offload=session.rung.offload_activations,
+    )
+    watch.trainer = trainer
+    return trainer
+
+
+def _write(session: Session, metrics: Metrics) -> None:
+    """The adapter with its tokenizer and template, and the summary."""
+    from halops.train.adapter import copy_companions, save_adapter
+
+    context, folder = session.context, session.context.output / "adapter"
+    save_adapter(session.model, folder, context.spec.base.uri)
+    copy_companions(context.inputs / "base", context.inputs / "data" / "chat_template.jinja", folder)
+    text = json.dumps({"metrics": metrics, **session.summary}, indent=2)
+    (context.output / "summary.json").write_text(text + "\n")

@@ -1,0 +1,150 @@
+"""A profile's training section under the names that the installed transformers gives them, and the OOM ladder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from halops.errors import ConfigError, GpuMemoryError
+from halops.profile import Profile
+from halops.sections import Training
+
+# Optimizers of transformers that need no further package. The rest of its list asks for one.
+OPTIMIZERS = frozenset({
+    "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
+    "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit", "ademamix", "ademamix_8bit",
+    "paged_ademamix_32bit", "paged_ademamix_8bit", "adafactor", "sgd", "adagrad", "rmsprop",
+    "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit",
+})  # fmt: skip
+CPU_OPTIMIZERS = frozenset({"adamw_torch", "adafactor", "sgd", "adagrad", "rmsprop"})
+CLASSIC_OPTIMIZERS = {"adamw": "adamw_torch", "adamw_hf": "adamw_torch", "paged_adamw": "paged_adamw_32bit"}
+# Schedules that need nothing but the number of steps and of warm-up steps.
+SCHEDULES = frozenset({
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How one optimizer step is cut up; all rungs of a ladder train on the same rows a step."""
+
+    micro_batch: int
+    accumulation: int
+    offload_activations: bool = False
+
+
+def ladder(training: Training) -> tuple[Rung, ...]:
+    """What to try, in turn, as memory runs out: ever smaller micro-batches, then activations in host memory."""
+    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    rungs = [Rung(batch, accumulation)]
+    while batch > 1:
+        smaller = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)
+        batch, accumulation = smaller, accumulation * (batch // smaller)
+        rungs.append(Rung(batch, accumulation))
+    return (*rungs, Rung(batch, accumulation, offload_activations=True))
+
+
+def rung_at(training: Training, index: int) -> Rung:
+    """The rung that many steps down. Raises GpuMemoryError past the end of the ladder."""
+    rungs = ladder(training)
+    if index >= len(rungs):
+        raise GpuMemoryError(
+            f"out of GPU memory at every rung, down to {rungs[-1].micro_batch} row at a time with its activations "
+            "in host memory",
+            remedy="a card with more memory, or shorter rows: --set training.max_seq_length=512",
+        )
+    return rungs[index]
+
+
+def optimizer(training: Training, cuda: bool) -> str:
+    """The optimizer's name in transformers; on a CPU, AdamW for those that only CUDA has."""
+    name = CLASSIC_OPTIMIZERS.get(training.optim, training.optim)
+    return name if cuda or name in CPU_OPTIMIZERS else "adamw_torch"
+
+
+def check_names(training: Training) -> None:
+    """Raise ConfigError for an optimizer or schedule that isn't there, naming those that are."""
+    problems = []
+    if CLASSIC_OPTIMIZERS.get(training.optim, training.optim) not in OPTIMIZERS:
+        problems.append(f"training.optim: no {training.optim!r}; there are {', '.join(sorted(OPTIMIZERS))}")
+    if training.lr_scheduler_type not in SCHEDULES:
+        problems.append(
+            f"training.lr_scheduler_type: no {training.lr_scheduler_type!r}; there are {', '.join(sorted(SCHEDULES))}"
+        )
+    if problems:
+        raise ConfigError("the training section can't be used", problems)
+
+
+def training_arguments(
+    profile: Profile, output: Path | str, cuda: bool, rung: int = 0, fields: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of transformers.TrainingArguments.
+
+    bf16 stays off here even where the profile asks for it: the weights are bfloat16 themselves, so autocast would only
+    add casts, and bring fp32 copies. fp16 keeps the adapter in fp32 and needs autocast and the loss scaler.
+
+    Args:
+        output: folder for the Trainer's own checkpoints.
+        rung: how far down the out-of-memory ladder.
+        fields: the names that TrainingArguments has; those of the installed transformers if None.
+
+    Raises ConfigError, and GpuMemoryError past the last rung.
+    """
+    training = profile.training
+    check_names(training)
+    step = rung_at(training, rung)
+    names = fields if fields is not None else installed_fields()
+    return {
+        "output_dir": str(output),
+        "per_device_train_batch_size": step.micro_batch,
+        "gradient_accumulation_steps": step.accumulation,
+        "num_train_epochs": training.num_train_epochs,
+        "max_steps": training.max_steps or -1,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        # transformers 5 reads a number below 1 as the share of all steps, and has no other name for it
+        ("warmup_ratio" if "warmup_ratio" in names else "warmup_steps"): training.warmup_ratio,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2,
+        "adam_epsilon": training.adam_epsilon,
+        "optim": optimizer(training, cuda),
+        "seed": training.seed,
+        "bf16": False,
+        "fp16": training.fp16 and cuda,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "logging_strategy": "no",  # halops.train.callbacks logs
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        **_checkpointing(training.gradient_checkpointing, names),
+    }
+
+
+def _checkpointing(wanted: bool, names: Collection[str]) -> dict[str, Any]:
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False} if wanted else None}
+
+
+def installed_fields() -> frozenset[str]:
+    """Names that the installed transformers.TrainingArguments takes."""
+    from transformers import TrainingArguments
+
+    return frozenset(field.name for field in dataclasses.fields(TrainingArguments))
+
+
+def total_steps(training: Training, rows: int) -> int:
+    """Optimizer steps of the whole training, as the Trainer counts them."""
+    effective = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    per_epoch = -(-rows // effective)
+    return training.max_steps or math.ceil(training.num_train_epochs * per_epoch)

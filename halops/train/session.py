@@ -1,0 +1,111 @@
+"""What one attempt at training works with: rows, model, adapter, and a summary of how they came out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from halops.errors import DataError
+from halops.stages.context import StageContext
+from halops.train import adapter, census, liger, model
+from halops.train.arguments import Rung, optimizer
+from halops.train.rows import Rows, read_rows
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "liger-kernel")
+
+
+@dataclass(frozen=True)
+class Session:
+    """`model` is the base under PEFT; `summary` becomes summary.json."""
+
+    context: StageContext
+    rung: Rung
+    cuda: bool
+    model: Any
+    dtypes: model.Precision
+    train: Rows
+    heldout: Rows
+    summary: dict[str, Any]
+
+    def census(self) -> list[census.Held]:
+        """Every tensor of the model; on CUDA, raises StageError if one is in a dtype that nobody asked for."""
+        tensors = census.held((*self.model.named_parameters(), *self.model.named_buffers()))
+        if self.cuda:
+            census.check(tensors, name_of(self.dtypes.weights), name_of(self.dtypes.adapter))
+        return tensors
+
+
+def prepare(context: StageContext, rung: Rung) -> Session:
+    """Read the rows, load the base, put the adapter on; check what came out.
+
+    Raises ConfigError, DataError, ModelError, IntegrityError, HostError, StageError.
+    """
+    profile, base = context.spec.profile, context.inputs / "base"
+    cuda = torch.cuda.is_available()
+    config = model.read_config(base)
+    train, heldout = _read_rows(context, config)
+    notes = _notes(context, cuda)
+    patched = model.apply_liger(config, cuda)
+    if cuda and not patched:
+        notes.append(f"warning: Liger has no kernels for {config.model_type}; training goes on without them")
+    for note in notes:
+        context.progress(note)
+    context.progress("loading the base")
+    loaded = model.load_model(base, config, profile, cuda)
+    found = adapter.targets(loaded, profile.lora.target_modules)
+    start = context.inputs / "adapter"
+    dtypes = model.precision(profile, cuda)
+    set_seed(profile.training.seed)  # the adapter's first weights are random
+    adapted = adapter.add_adapter(loaded, profile.lora, found, dtypes.adapter, start if start.is_dir() else None)
+    summary = {
+        "device": torch.cuda.get_device_name(0) if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "dtypes": {name: name_of(dtype) for name, dtype in asdict(dtypes).items()},
+        "liger": liger.check(loaded) if patched else {},
+        "target_modules": found.mapping,
+        "starting_adapter": start.is_dir(),
+        "rung": asdict(rung),
+        "notes": notes,
+        "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+    }
+    session = Session(context, rung, cuda, adapted, dtypes, train, heldout, summary)
+    summary["census"] = census.summary(session.census())
+    return session
+
+
+def _read_rows(context: StageContext, config: Any) -> tuple[Rows, Rows]:
+    data, positions = context.inputs / "data", getattr(config, "max_position_embeddings", None)
+    train = read_rows(data / "train.jsonl", config.vocab_size, positions)
+    heldout = read_rows(data / "heldout.jsonl", config.vocab_size, positions)
+    if not len(train):
+        raise DataError("no row to train on", where="train.jsonl")
+    return train, heldout
+
+
+def _notes(context: StageContext, cuda: bool) -> list[str]:
+    """Where this machine or attempt trains otherwise than the profile says."""
+    profile, notes = context.spec.profile, []
+    if not cuda:
+        if profile.cluster.gpu.count:
+            notes.append("no CUDA device here: training on the CPU, in float32")
+        if (name := optimizer(profile.training, cuda)) != profile.training.optim:
+            notes.append(f"{profile.training.optim} needs CUDA: {name} on this CPU")
+    if context.rung:
+        notes.append(f"rung {context.rung} of the out-of-memory ladder: the same rows a step, fewer at a time")
+    return notes
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """ "bfloat16" for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None

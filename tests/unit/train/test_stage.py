@@ -1,0 +1,181 @@
+"""The train stage on a tiny model: what it writes, and that it goes on where it was stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from halops.errors import Interrupted
+from halops.metrics import METRICS
+from tests.unit.train.conftest import Attempt, make_profile
+
+Make = Callable[..., Attempt]
+
+
+def test_trains_and_writes_what_the_contract_names(attempt: Make, tiny_base: Path) -> None:
+    one = attempt()
+    metrics = one.run()
+    assert set(metrics) <= set(METRICS)
+    assert metrics["heldout_loss_base"] > 4
+    assert metrics["heldout_loss"] != metrics["heldout_loss_base"]
+    assert metrics["step"] == metrics["total_steps"] == 8  # 14 rows by 4 is 4 steps, twice
+    assert metrics["resumed_from_step"] == metrics["oom_rung"] == 0
+    history = one.history()
+    assert [line["step"] for line in history] == list(range(1, 9))
+    assert set(history[0]) == {
+        "step",
+        "epoch",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "tokens_per_second",
+        "memory_bytes",
+    }
+    assert history[-1]["loss"] < history[0]["loss"]
+    adapter = one.output / "adapter"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (adapter / name).read_bytes() == (tiny_base / name).read_bytes()
+    assert (adapter / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "file:///m#sha256=00"
+    assert sorted(path.name for path in adapter.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    assert list((one.output / "tensorboard").glob("events.out.tfevents.*"))
+    summary = json.loads((one.output / "summary.json").read_text())
+    assert summary["dtypes"] == {"weights": "float32", "compute": "float32", "adapter": "float32"}
+
+
+def test_the_adapter_is_what_peft_reads(attempt: Make, tiny_base: Path, inputs: Path) -> None:
+    """PEFT and plain transformers, with the family's own loss over full logits, find the held-out loss reported."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    one = attempt()
+    metrics = one.run()
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), one.output / "adapter").eval()
+    total, count = 0.0, 0
+    for line in (inputs / "data" / "heldout.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            scores = model(input_ids=ids).logits[0].double().log_softmax(-1)
+        for start, end in row["trained"]:
+            for position in range(start, end):
+                total -= scores[position - 1, ids[0, position]].item()
+                count += 1
+    assert metrics["heldout_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_first_step_is_that_of_plain_transformers(attempt: Make, tiny_base: Path, inputs: Path) -> None:
+    """Loss and gradient norm of a step over all rows, cut into uneven micro-batches, against one padded batch."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, set_seed
+
+    one = attempt(make_profile(
+        lora={"lora_dropout": 0, "target_modules": ["q_proj", "down_proj"]},
+        training={"max_steps": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
+    ))  # fmt: skip
+    one.run()
+    rows = [json.loads(line) for line in (inputs / "data" / "train.jsonl").read_text().splitlines()]
+    ids = torch.zeros(len(rows), 24, dtype=torch.int64)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        length, (start, end) = len(row["input_ids"]), row["trained"][0]
+        ids[index, :length], mask[index, :length] = torch.tensor(row["input_ids"]), 1
+        labels[index, start:end] = ids[index, start:end]
+    set_seed(7)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+    loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    loss.backward()
+    norm = torch.stack([item.grad.norm() for item in model.parameters() if item.grad is not None]).norm()
+    assert one.history()[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert one.history()[0]["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("stop_at", [2, 5], ids=["in the first epoch, between checkpoints", "in the second epoch"])
+def test_a_stopped_training_ends_as_if_it_had_not_been(attempt: Make, stop_at: int) -> None:
+    profile = make_profile(lora={"lora_dropout": 0.05})
+    whole = attempt(profile)
+    whole.run()
+    first = attempt(profile, kept="shared")
+    first.stop_at(stop_at)
+    with pytest.raises(Interrupted, match=f"stopped at step {stop_at} of 8"):
+        first.run()
+    second = attempt(profile, kept="shared")
+    metrics = second.run()
+    assert metrics["resumed_from_step"] == stop_at
+    assert second.curve() == whole.curve()
+    assert second.adapter() == whole.adapter()
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(attempt: Make, tmp_path: Path) -> None:
+    """kill -9 leaves no more than the checkpoints: those of steps 3 and 6, and records every second step."""
+    profile = make_profile(lora={"lora_dropout": 0.05}, training={"logging_steps": 2})
+    whole = attempt(profile, kept="shared")
+    whole.run()
+    shutil.rmtree(tmp_path / "shared" / "8")
+    second = attempt(profile, kept="shared")
+    assert second.run()["resumed_from_step"] == 6
+    assert second.curve() == whole.curve()
+    assert second.adapter() == whole.adapter()
+
+
+def test_a_finished_training_trains_no_step_more(attempt: Make) -> None:
+    """Killed after its last checkpoint, before its output was stored."""
+    whole = attempt(kept="shared")
+    metrics = whole.run()
+    second = attempt(kept="shared")
+    again = second.run()
+    assert again["resumed_from_step"] == 8
+    assert second.adapter() == whole.adapter()
+    assert again["heldout_loss"] == metrics["heldout_loss"]
+    assert again["heldout_loss_base"] == metrics["heldout_loss_base"]
+    assert second.curve() == whole.curve()
+
+
+def test_a_lower_rung_sees_the_same_rows(attempt: Make) -> None:
+    """Half the rows at a time, twice as often: the same training but for rounding, also when it goes on midway."""
+    profile = make_profile(lora={"lora_dropout": 0})  # its masks would differ with the shape of a batch
+    whole = attempt(profile)
+    whole.run()
+    first = attempt(profile, kept="shared")
+    first.stop_at(3)
+    with pytest.raises(Interrupted):
+        first.run()
+    lower = attempt(profile, kept="shared", rung=1)
+    assert lower.run()["oom_rung"] == 1
+    for one, other in zip(whole.curve(), lower.curve(), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_stopping_before_the_first_step_leaves_nothing_to_save(attempt: Make) -> None:
+    one = attempt()
+    one.stop.set()
+    with pytest.raises(Interrupted, match="held-out loss of the base"):
+        one.run()
+
+
+def test_progress_tells_step_rate_and_time_left(attempt: Make) -> None:
+    one = attempt()
+    one.run()
+    events = [event for event in one.events if event["message"] == "training"]
+    assert events[-1]["done"] == events[-1]["total"] == 8
+    assert events[3]["eta_seconds"] is not None
+    for key in ("step", "total_steps", "loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"):
+        assert math.isfinite(events[3]["metrics"][key])
+
+
+def test_nothing_held_out_is_no_error(attempt: Make, inputs: Path) -> None:
+    (inputs / "data" / "heldout.jsonl").write_text("")
+    metrics = attempt().run()
+    assert metrics["heldout_loss"] is None
+    assert metrics["heldout_loss_base"] is None
