@@ -159,6 +159,12 @@ def is_chatml(template: str) -> bool:
     return _without_system(question.removeprefix("<BOS>")) == chatml([_USER], add_generation_prompt=True)
 
 
+def is_plain_chatml(template: str) -> bool:
+    """Whether a template is the one that `serving_template` makes for ChatML models without tools: on any chat it
+    gives llama-server's `chatml`. Needs no Jinja."""
+    return template.strip().removeprefix(_BOS).lstrip() == CHATML
+
+
 def serving_template(template: str, *, adds_bos: bool = False, own: bool = False) -> str:
     """The template to train and to serve with.
 

@@ -17,6 +17,7 @@ from halops.data.windows import Fitted, Windows
 from halops.errors import DataError
 
 BATCH = 256  # conversations tokenized together
+NO_DOMAIN = "(none)"
 OnRow = Callable[[int], None]
 
 
@@ -121,7 +122,7 @@ def _count(report: Report, conversation: Conversation, seen: dict[bytes, int], i
         report.findings.warn(f"repeats the conversation of line {first}", line=line)
     if (first := ids.setdefault(conversation.id, line)) != line:
         report.findings.warn(f"{conversation.id!r} is the id of line {first} too", line=line, field="id")
-    report.domains[conversation.domain or ""] += 1
+    report.domains[conversation.domain or NO_DOMAIN] += 1
     report.roles.update(message["role"] for message in messages)
     report.turns[sum(message["role"] == "assistant" for message in messages)] += 1
     report.keys.append((line, split_key(messages)))

@@ -56,6 +56,8 @@ class Renderer:
     def __init__(self, tokenizer: ChatTokenizer, template: str) -> None:
         self.tokenizer = tokenizer
         self.template = ChatTemplate(template, bos=tokenizer.bos, eos=tokenizer.eos)
+        self._special = re.compile("|".join(map(re.escape, tokenizer.special)) or r"(?!)")
+        self._tails: dict[str, list[int]] = {}
         self.ends = self._end_texts()
         self._ends = re.compile("|".join(map(re.escape, self.ends)))
 
@@ -89,20 +91,34 @@ class Renderer:
         return [*pieces, Text(whole, tuple(spans))]
 
     def encode(self, texts: Sequence[Text]) -> list[Tokens]:
-        """Token ids and trained spans, in the order given. Raises DataError as `tokens` does."""
+        """Token ids and trained spans of every text, as `rows` makes them."""
         encodings = self.tokenizer.encode([text.text for text in texts])
-        return [self.tokens(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
+        return [row for text, encoding in zip(texts, encodings, strict=True) for row in self.rows(text, encoding)]
 
-    def tokens(self, text: Text, encoding: Encoding) -> Tokens:
-        """Token ids and trained spans out of a text's encoding.
+    def rows(self, text: Text, encoding: Encoding) -> list[Tokens]:
+        """Token ids and trained spans out of a text's encoding: one row, unless tokens reach over a prompt's end.
+
+        The server tokenizes a prompt alone. Where its ids aren't those in the middle of the whole text (white space
+        that an answer begins with grows together with the prompt's last newline), the turn gets a row of its own:
+        the ids of its prompt alone, then the answer's.
 
         Raises:
             DataError: an assistant turn has no token of its own, so nothing would be learnt from it.
         """
-        trained = [_token_span(encoding, start, end) for start, end in text.spans]
-        if not trained or any(start >= end for start, end in trained):
-            raise DataError("an assistant turn has no token of its own: nothing would be learnt from it")
-        return Tokens(list(encoding.ids), trained)
+        here: list[Span] = []
+        apart: list[Tokens] = []
+        for start, end in text.spans:
+            first, last = _token_span(encoding, start, end)
+            if first >= last:
+                raise DataError("an assistant turn has no token of its own: nothing would be learnt from it")
+            tail = self._tail(text.text[:start])
+            if encoding.ids[first - len(tail) : first] == tail:
+                here.append((first, last))
+            else:
+                prompt = self.tokenizer.encode([text.text[:start]])[0].ids
+                ids = [*prompt, *self._answer_ids(text.text[start:end])]
+                apart.append(Tokens(ids, [(len(prompt), len(ids))]))
+        return [*apart, Tokens(list(encoding.ids), here)] if here else apart
 
     def length(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
         """Number of tokens of the whole chat."""
@@ -115,13 +131,6 @@ class Renderer:
         if not self.tokenizer.normalises_unicode:
             return list(messages)
         return [{**message, "content": unicodedata.normalize("NFC", message["content"])} for message in messages]
-
-    def exact(self, messages: Sequence[Message]) -> bool:
-        """Whether the ids of each turn's prompt are a prefix of the whole chat's ids, whatever the template.
-
-        White space that an answer begins with can grow together with the prompt's end into one token.
-        """
-        return not any(message["content"][:1].isspace() for message in messages if message["role"] == "assistant")
 
     @cached_property
     def _takes_system(self) -> bool:
@@ -164,6 +173,27 @@ class Renderer:
         if tools and not any(tool["function"]["name"] in whole for tool in tools):
             raise DataError("the model's chat template has no form for tools")
 
+    def _tail(self, prompt: str) -> list[int]:
+        """Ids of a prompt's end, from its last special token on: what stands before that can't change them."""
+        places = list(self._special.finditer(prompt, max(0, len(prompt) - 256))) or list(self._special.finditer(prompt))
+        tail = prompt[places[-1].start() if places else 0 :]
+        if tail not in self._tails:
+            if len(self._tails) > 1000:
+                self._tails.clear()
+            self._tails[tail] = self.tokenizer.encode([tail])[0].ids
+        return self._tails[tail]
+
+    def _answer_ids(self, answer: str) -> list[int]:
+        """Ids of an answer that follows other text; at the very beginning a SentencePiece kind would put in a space."""
+        lead: list[int] = []
+        ids: list[int] = []
+        for before in ("\n", "0", ""):
+            before = self.ends[0] + before
+            lead, ids = (encoding.ids for encoding in self.tokenizer.encode([before, before + answer]))
+            if ids[: len(lead)] == lead:
+                break
+        return ids[len(lead) :]
+
     def _end_texts(self) -> list[str]:
         """Special tokens that end an answer: the one that the template writes, and those that the model names."""
         question, answer = {"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}
@@ -178,8 +208,7 @@ class Renderer:
                 f"({prompt[-20:]!r}): what is trained would not be what is served",
                 remedy="take a model that isn't made to reason first, or give its folder a template that agrees",
             )
-        special = re.compile("|".join(map(re.escape, self.tokenizer.special)) or r"(?!)")
-        end = special.search(text, text.index("Answer", len(prompt)))
+        end = self._special.search(text, text.index("Answer", len(prompt)))
         if end is None:
             raise ModelError(
                 "the model's chat template ends answers with no special token: the model would never learn to stop",
@@ -194,7 +223,7 @@ def _token_span(encoding: Encoding, start: int, end: int) -> Span:
     last = _first_token(encoding, range(end - 1, start - 1, -1))
     if first is None or last is None:
         return 0, 0
-    while first <= last and encoding.offsets[first][0] < start:
+    while first <= last and (encoding.token_to_chars(first) or (start,))[0] < start:
         first += 1
     return first, last + 1
 

@@ -100,6 +100,13 @@ class RowReader:
         return raw
 
     def _row(self, raw: bytes, line: int) -> Conversation | None:
+        try:
+            return self._conversation(raw, line)
+        except RecursionError:
+            self._findings.problem("not valid JSON: nested too deeply", line=line)
+            return None
+
+    def _conversation(self, raw: bytes, line: int) -> Conversation | None:
         def problem(field: str, text: str) -> None:
             self._findings.problem(text, line=line, field=field)
 
@@ -121,15 +128,16 @@ class RowReader:
         messages = check_messages(row["messages"], problem, unknown)
         tools = check_tools(row.get("tools"), problem)
         name, domain = _label(row, "id", problem), _label(row, "domain", problem)
-        self._check_text({"messages": messages, "tools": tools, "id": name, "domain": domain}, problem, warn)
+        self._check_text(row, problem, warn)
         if messages is None or self._findings.problem_count > before:
             return None
         return Conversation(line, name or f"line-{line}", domain, messages, tools)
 
     def _check_text(self, row: Mapping[str, Any], problem: Any, warn: Any) -> None:
         """Characters and control-token texts that would not come through as written."""
-        fields = [(f"messages[{index}]", message) for index, message in enumerate(row["messages"] or ())]
-        for field, value in (*fields, *((key, row[key]) for key in ("tools", "id", "domain"))):
+        messages = row["messages"] if isinstance(row["messages"], list) else []
+        fields = [(f"messages[{index}]", message) for index, message in enumerate(messages)]
+        for field, value in (*fields, *((key, row.get(key)) for key in ("tools", "id", "domain"))):
             text = "\n".join(strings(value))
             if _SURROGATE.search(text):
                 problem(field, "holds half a surrogate pair (\\ud800 to \\udfff), which is no character")
@@ -176,8 +184,8 @@ def _parse(raw: bytes, problem: Any) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         problem("", f"not valid JSON: {error.msg} at column {error.colno}")
         return None
-    except (ValueError, RecursionError) as error:
-        problem("", f"not valid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}")
+    except ValueError as error:  # a constant that isn't JSON, a number of thousands of digits
+        problem("", f"not valid JSON: {error}")
         return None
     if not isinstance(row, dict):
         problem("", f"{kind(row)}, not an object: {EXPECTED}")

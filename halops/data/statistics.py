@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from halops.data.check import Report
+from halops.data.check import NO_DOMAIN, Report
 from halops.data.windows import Fitted
 
 BUCKETS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)  # upper edges of the histogram, tokens
@@ -27,7 +27,7 @@ class Side:
         """Count one conversation and its rows."""
         self.conversations += 1
         self.rows += len(fitted.rows)
-        self.domains[fitted.conversation.domain or ""] += 1
+        self.domains[fitted.conversation.domain or NO_DOMAIN] += 1
         for row in fitted.rows:
             self.total_tokens += len(row.tokens.input_ids)
             self.trained_tokens += sum(end - start for start, end in row.tokens.trained)
@@ -80,7 +80,7 @@ class Statistics:
             "rows_for_turns_written_apart": self.apart,
             "lengths": summarise(self.lengths),
             "domains": {
-                name or "(none)": {"train": self.train.domains[name], "heldout": self.heldout.domains[name]}
+                name: {"train": self.train.domains[name], "heldout": self.heldout.domains[name]}
                 for name, _ in report.domains.most_common()
             },
             "messages_by_role": dict(report.roles.most_common()),

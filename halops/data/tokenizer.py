@@ -113,7 +113,7 @@ class ChatTokenizer:
             named = {str(item.get("name")): str(item.get("template")) for item in given if isinstance(item, dict)}
             default = named.get("default") or next(iter(named.values()), None)
             tools = named.get("tool_use")
-            given = choose(default, with_tools=tools) if default and tools else default
+            given = choose(default, with_tools=tools) if default and tools and tools != default else default
         if isinstance(given, str) and given.strip():
             return given
         if all(self.token_id(token) is not None for token in CHATML_TOKENS):

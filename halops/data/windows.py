@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from halops.data.messages import Message
@@ -57,6 +58,7 @@ class Windows:
         self.renderer = renderer
         self.limit = limit
         self._split = long_rows == "split"
+        self._heads: dict[str, int] = {}
 
     def fit(self, conversations: Sequence[Conversation]) -> Iterator[Fitted | tuple[Conversation, DataError]]:
         """Rows of each conversation, in order; or the reason why it can't be trained on.
@@ -72,7 +74,8 @@ class Windows:
                 continue
             pairs = [(text, next(encodings)) for text in texts]
             try:
-                yield self._fit(conversation, [self.renderer.tokens(*pair) for pair in pairs])
+                rows = [row for pair in pairs for row in self.renderer.rows(*pair)]
+                yield self._fit(conversation, rows, length=len(pairs[-1][1].ids))
             except DataError as error:  # a piece of it can be refused where the whole isn't
                 yield conversation, error
 
@@ -82,56 +85,63 @@ class Windows:
         except DataError as error:
             return error
 
-    def _fit(self, conversation: Conversation, tokens: list[Tokens]) -> Fitted:
-        length = len(tokens[-1].input_ids)
+    def _fit(self, conversation: Conversation, tokens: list[Tokens], length: int) -> Fitted:
         groups = turn_groups(conversation.messages)
         split = length > self.limit and self._split and len(groups) > 1
-        pieces = self._pieces(conversation, groups) if split else tokens
+        pieces = self._pieces(conversation, groups, tokens[-1]) if split else tokens
         rows = [self._cut(piece) for piece in pieces]
         numbered = [Row(row.tokens, (number, len(rows)), row.cut) for number, row in enumerate(rows, 1)]
         return Fitted(conversation, tuple(numbered), length, split, 0 if split else len(tokens) - 1)
 
-    def _pieces(self, conversation: Conversation, groups: list[list[Message]]) -> list[Tokens]:
-        """Greedily, as many turns as fit into each piece."""
+    def _pieces(self, conversation: Conversation, groups: list[list[Message]], whole: Tokens) -> list[Tokens]:
+        """As many turns as fit into each piece, from the first on."""
         head = conversation.messages[:1] if conversation.messages[0]["role"] == "system" else []
-        texts: list[Text] = []
+        sizes = self._sizes(head, groups, whole)
+        pieces: list[Tokens] = []
         at = 0
         while at < len(groups):
-            count = self._fitting(conversation, head, groups[at:])
-            messages = [*head, *(message for group in groups[at : at + count] for message in group)]
-            texts += self.renderer.texts(messages, conversation.tools)
+            count = max(1, _fitting(sizes[at:], self.limit - self._length(head)))
+            while True:
+                messages = [*head, *(message for group in groups[at : at + count] for message in group)]
+                tokens = self.renderer.encode(self.renderer.texts(messages, conversation.tools))
+                if count == 1 or all(len(row.input_ids) <= self.limit for row in tokens):
+                    break
+                count -= 1  # sizes are exact for most templates, not for all
+            pieces += tokens
             at += count
-        return self.renderer.encode(texts)
+        return pieces
 
-    def _fitting(self, conversation: Conversation, head: list[Message], groups: list[list[Message]]) -> int:
-        """How many of `groups` fit into one piece, at least 1: guessed from sizes, then measured."""
+    def _sizes(self, head: list[Message], groups: list[list[Message]], whole: Tokens) -> list[float]:
+        """Tokens of each group: from one answer's end to the next; or by characters, where turns are written apart."""
+        answers = [sum(message["role"] == "assistant" for message in group) for group in groups]
+        if sum(answers) == len(whole.trained):
+            ends = [whole.trained[last - 1][1] for last in accumulate(answers)]
+            ends[-1] = len(whole.input_ids)
+            return [end - start for start, end in pairwise((self._length(head), *ends))]
+        characters = [sum(len(message["content"]) + 20 for message in group) for group in groups]
+        return [size * len(whole.input_ids) / sum(characters) for size in characters]
 
-        def fits(count: int) -> bool:
-            messages = [*head, *(message for group in groups[:count] for message in group)]
-            return self.renderer.length(messages, conversation.tools) <= self.limit
-
-        count = min(len(groups), self._guess(groups))
-        if fits(count):
-            while count < len(groups) and fits(count + 1):
-                count += 1
-            return count
-        while count > 1 and not fits(count - 1):
-            count -= 1
-        return max(1, count - 1)
-
-    def _guess(self, groups: list[list[Message]]) -> int:
-        room, count = self.limit * 4, 0  # about four characters a token
-        for group in groups:
-            room -= sum(len(message["content"]) + 20 for message in group)
-            if room < 0:
-                break
-            count += 1
-        return max(1, count)
+    def _length(self, head: list[Message]) -> int:
+        """Tokens of the system message alone; 0 without one, or if the template refuses it alone."""
+        if not head:
+            return 0
+        key = head[0]["content"]
+        if key not in self._heads:
+            try:
+                self._heads = {key: self.renderer.length(head)}  # rows of one kind tend to follow one another
+            except DataError:
+                self._heads = {key: 0}
+        return self._heads[key]
 
     def _cut(self, tokens: Tokens) -> Row:
         if len(tokens.input_ids) <= self.limit:
             return Row(tokens)
         return Row(cut(tokens, self.limit), cut=True)
+
+
+def _fitting(sizes: Sequence[float], room: float) -> int:
+    """How many of the first sizes fit into the room."""
+    return sum(total <= room for total in accumulate(sizes))
 
 
 def turn_groups(messages: Sequence[Message]) -> list[list[Message]]:

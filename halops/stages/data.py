@@ -14,6 +14,7 @@ Output, all of it readable by a person:
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,7 +28,7 @@ from halops.data.windows import Fitted, Row, Windows
 from halops.stages.context import Metrics, StageContext
 
 SAMPLES = 64
-REPORT_EVERY = 512  # rows
+REPORT_EVERY = 1.0  # seconds
 
 
 def run(context: StageContext) -> Metrics:
@@ -57,15 +58,7 @@ def run(context: StageContext) -> Metrics:
 
 
 def _check(context: StageContext, rows: Path, tokenizer: ChatTokenizer) -> Report:
-    size = rows.stat().st_size
-    seen = 0
-
-    def on_bytes(done: int) -> None:
-        nonlocal seen
-        if done - seen > size / 20 or done == size:
-            seen = done
-            context.progress("checking rows", done=done, total=size, unit="bytes")
-
+    on_bytes = _Reporter(context, "checking rows", rows.stat().st_size, "bytes")
     name = context.spec.dataset.uri.removeprefix("file://")
     expected = context.spec.profile.data.expected_examples
     report = check(rows, expected, name=name, special=tokenizer.special, on_bytes=on_bytes)
@@ -80,16 +73,29 @@ def _write_rows(
 ) -> Statistics:
     """Write all files of rows, streaming."""
     statistics = Statistics()
-    total = len(report.keys)
+    on_row = _Reporter(context, "tokenizing", len(report.keys), "rows")
     with ExitStack() as stack:
         files = _Files(stack, context.output)
         for number, fitted in enumerate(fitted_rows(rows, windows, report.findings), 1):
             held = fitted.conversation.line in heldout_lines
             statistics.add(fitted, held_out=held)
             files.write(fitted, windows.renderer, held_out=held)
-            if number % REPORT_EVERY == 0 or number == total:
-                context.progress("tokenizing", done=number, total=total, unit="rows")
+            on_row(number)
     return statistics
+
+
+class _Reporter:
+    """Reports progress once a second, and at the end."""
+
+    def __init__(self, context: StageContext, message: str, total: int, unit: str) -> None:
+        self._context, self._message, self._total, self._unit = context, message, total, unit
+        self._next = 0.0
+
+    def __call__(self, done: int) -> None:
+        clock = time.monotonic()
+        if clock >= self._next or done == self._total:
+            self._next = clock + REPORT_EVERY
+            self._context.progress(self._message, done=done, total=self._total, unit=self._unit)
 
 
 class _Files:
@@ -109,7 +115,7 @@ class _Files:
             _write_line(self._heldout if held_out else self._train, _row(fitted, row))
         if held_out:
             _write_line(self._messages, _chat(fitted, renderer))
-        elif self._sampled < SAMPLES and fitted.whole and renderer.exact(fitted.conversation.messages):
+        elif self._sampled < SAMPLES and fitted.whole:
             self._sampled += 1
             tokens = fitted.rows[0].tokens
             _write_line(self._samples, {**_chat(fitted, renderer), "input_ids": tokens.input_ids,
