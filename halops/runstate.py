@@ -58,7 +58,7 @@ def load_spec(store: Store, run_id: str) -> RunSpec:
 def list_runs(store: Store) -> list[str]:
     """All run ids in the store, the newest last."""
     found = []
-    for key in store.list(f"{RUNS}/"):
+    for key in store.list(RUNS):
         parts = key.split("/")
         if len(parts) == 3 and parts[2] == SPEC:
             document = json.loads(store.read(f"{RUNS}/{parts[1]}/{SUBMITTED}") or b"{}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from halops.artifact import Frozen
 
 MAX_ATTEMPTS = 4
-MAX_RUNGS = 3
+MAX_RUNGS = 6  # more than any ladder has: halving 32 rows five times, then activations in host memory
 OUT_OF_GPU_MEMORY = 44
 TRANSIENT = 75
 KILLED = (137, -9)

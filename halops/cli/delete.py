@@ -30,6 +30,6 @@ def command(run: str, yes: bool, store: str | None) -> None:
         raise BusyError(f"{run_id} is at work", remedy=f"halops cancel {run_id}")
     if not yes:
         click.confirm(f"delete {run_id} and all its files in {where.store.uri}?", abort=True)
-    where.store.delete(f"{RUNS}/{run_id}/")
+    where.store.delete(f"{RUNS}/{run_id}")
     shutil.rmtree(where.state / "local" / run_id, ignore_errors=True)
     click.echo(f"{run_id} deleted")

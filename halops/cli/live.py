@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from halops.units import human_seconds
+from halops.units import human_bytes, human_seconds
 
 PLAIN_SECONDS = 10.0  # between two progress lines of one stage, where the output isn't a terminal
 
@@ -69,7 +69,7 @@ def describe_progress(event: dict[str, Any]) -> str:
     """One line for a progress event: what, how far, the rate that matters, time left."""
     parts = [str(event["message"])]
     if event.get("total"):
-        parts.append(f"{event['done']:g}/{event['total']:g} {event.get('unit', '')}".rstrip())
+        parts.append(_amount(event["done"], event["total"], event.get("unit", "")))
     metrics = event.get("metrics", {})
     if isinstance(metrics.get("loss"), float):
         parts.append(f"loss {metrics['loss']:.3f}")
@@ -78,3 +78,11 @@ def describe_progress(event: dict[str, Any]) -> str:
     if event.get("eta_seconds"):
         parts.append(f"{human_seconds(event['eta_seconds'])} left")
     return " · ".join(parts)
+
+
+def _amount(done: float, total: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{human_bytes(done)} of {human_bytes(total)}"
+    if unit == "%":
+        return f"{done:g} %"
+    return f"{done:g}/{total:g} {unit}".rstrip()
