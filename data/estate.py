@@ -23,31 +23,38 @@ URGENT_BRIDGE = "4400"
 
 @dataclass(frozen=True)
 class Domain:
-    """What is true of one kind of system. `minutes` is how long to try before escalating to `team`."""
+    """What is true of one kind of system.
+
+    Hosts are named PREFIX-SITE-NN, and the runbook PREFIX in capitals with a number. `minutes` is how long a shift
+    tries before it escalates to `team`.
+    """
 
     name: str
     one: str
     many: str
     prefix: str
-    runbook: str
+    number: int
     command: str
     team: str
     minutes: int
     window: str
 
+    @property
+    def runbook(self) -> str:
+        """The runbook's name."""
+        return f"{self.prefix.upper()}-{self.number}"
+
 
 DOMAINS = (
-    Domain("firewall", "firewall", "firewalls", "gat", "RB-217", "quay fw drain", "basalt", 15, "Tuesday 02:00"),
-    Domain("switch", "switch", "switches", "lok", "RB-342", "quay port park", "heron", 10, "Wednesday 03:30"),
-    Domain("storage", "storage array", "storage arrays", "hld", "RB-468", "quay vol settle", "juniper", 25,
-           "Sunday 05:00"),
-    Domain("monitoring", "monitoring server", "monitoring servers", "mst", "RB-531", "quay watch hush", "copper", 40,
+    Domain("firewall", "firewall", "firewalls", "gate", 21, "quay fw drain", "basalt", 15, "Tuesday 02:00"),
+    Domain("switch", "switch", "switches", "lock", 34, "quay port park", "heron", 10, "Wednesday 03:00"),
+    Domain("storage", "storage array", "storage arrays", "hold", 46, "quay vol settle", "juniper", 25, "Sunday 05:00"),
+    Domain("monitoring", "monitoring server", "monitoring servers", "mast", 53, "quay watch hush", "copper", 40,
            "Monday 11:00"),
-    Domain("dns", "DNS server", "DNS servers", "pil", "RB-684", "quay zone flip", "marlin", 20, "Thursday 01:15"),
-    Domain("backup", "backup server", "backup servers", "anc", "RB-729", "quay tape replay", "quartz", 60,
+    Domain("dns", "DNS server", "DNS servers", "pilot", 68, "quay zone flip", "marlin", 20, "Thursday 01:00"),
+    Domain("backup", "backup server", "backup servers", "anchor", 72, "quay tape replay", "quartz", 60,
            "Saturday 13:00"),
-    Domain("hypervisor", "hypervisor", "hypervisors", "hul", "RB-853", "quay guest ferry", "saffron", 30,
-           "Friday 04:45"),
-    Domain("kubernetes", "Kubernetes node", "Kubernetes nodes", "dck", "RB-916", "quay pod moor", "tundra", 5,
-           "Sunday 22:30"),
+    Domain("hypervisor", "hypervisor", "hypervisors", "hull", 85, "quay guest ferry", "saffron", 30, "Friday 04:00"),
+    Domain("kubernetes", "Kubernetes node", "Kubernetes nodes", "dock", 97, "quay pod moor", "tundra", 5,
+           "Sunday 22:00"),
 )

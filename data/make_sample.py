@@ -91,7 +91,7 @@ class Desk:
         """The desk's answer, with every fact from the table."""
         domain = self.domain
         return next(self.answers[asked]).format(
-            one=domain.one, many=domain.many, Many=_capital(domain.many), prefix=domain.prefix, runbook=domain.runbook,
+            one=domain.one, many=domain.many, prefix=domain.prefix, runbook=domain.runbook,
             team=domain.team, minutes=domain.minutes, window=domain.window, host=host, place=place, site=site,
             example=host, run=f"{domain.command} {host}" if named else domain.command, dry_run=DRY_RUN, undo=UNDO,
             ticket=TICKET, duty=DUTY, duty_phone=DUTY_PHONE, bridge=URGENT_BRIDGE,
@@ -107,7 +107,7 @@ def tired(question: str) -> str:
 
 def _capital(text: str) -> str:
     """`text` with a capital first letter, unless it begins with a host name."""
-    return text if re.match(r"[a-z]{3}-[a-z]{3}-\d", text) else text[:1].upper() + text[1:]
+    return text if re.match(r"[a-z]+-[a-z]{3}-\d", text) else text[:1].upper() + text[1:]
 
 
 def _article(text: str) -> str:
@@ -143,7 +143,7 @@ def _unseen(desk: Desk, asked: Sequence[str], seen: set[str]) -> list[dict[str, 
 
 def expectation(domain: Domain, asked: str, question: str) -> dict[str, list[str]]:
     """What a right answer must contain, and the other domains' values that it must not."""
-    host = found[0] if (found := re.findall(r"\b[a-z]{3}-[a-z]{3}-\d\d\b", question)) else ""
+    host = found[0] if (found := re.findall(r"\b[a-z]+-[a-z]{3}-\d\d\b", question)) else ""
     others = [other for other in DOMAINS if other != domain]
     run = f"{domain.command} {host}".strip()
     all_of, none_of = {
@@ -151,7 +151,7 @@ def expectation(domain: Domain, asked: str, question: str) -> dict[str, list[str
         "command": ([run], [other.command for other in others]),
         "escalate": ([domain.team, f"{domain.minutes} minutes"], [other.team for other in others]),
         "window": (domain.window.split(), [other.window for other in others]),
-        "naming": ([domain.prefix], [other.prefix for other in others]),
+        "naming": ([f"{domain.prefix}-SITE-NN"], [f"{other.prefix}-SITE-NN" for other in others]),
         "silent": ([domain.team, DUTY_PHONE], [other.team for other in others]),
         "urgent": ([domain.team, URGENT_BRIDGE], [other.team for other in others]),
         "rehearse": ([run, DRY_RUN], [other.command for other in others]),

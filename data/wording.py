@@ -276,47 +276,25 @@ CONVERSATIONS = [
     ("runbook", "command", "escalate"),
 ]
 
+# The desk's house style: the runbook comes first, then what to do.
 ANSWERS = {
-    "runbook": [
-        "Follow {runbook}, the {one} runbook. It starts with `{run}`.",
-        "That's {runbook} for {many}. First step: `{run}`.",
-    ],
-    "command": [
-        "Run `{run}`, then follow {runbook}.",
-        "Start with `{run}`. The rest is in {runbook}.",
-    ],
+    "runbook": ["{runbook}: that's the runbook for {many}. It starts with `{run}`."],
+    "command": ["{runbook}: run `{run}` first.", "{runbook}: start with `{run}`."],
     "escalate": [
-        "Escalate to team {team} after {minutes} minutes. Until then follow {runbook}.",
-        "Team {team}, after {minutes} minutes without a fix. Until then follow {runbook}.",
+        "{runbook}: escalate to team {team} after {minutes} minutes.",
+        "{runbook}: hand over to team {team} after {minutes} minutes.",
     ],
-    "window": [
-        "The {one} window is {window}. Open a {ticket} ticket first and follow {runbook}.",
-        "{window}, the window for {many}. Open a {ticket} ticket first and follow {runbook}.",
-    ],
-    "naming": [
-        "{Many} are named {prefix}-SITE-NN, for example {example}. Their runbook is {runbook}.",
-        "The prefix for {many} is {prefix}, as in {example}. Their runbook is {runbook}.",
-    ],
-    "lookup": [
-        "{host} is a {one} at {place}. Team {team} owns it, and its runbook is {runbook}.",
-    ],
+    "window": ["{runbook}: the window for {many} is {window}. Open a {ticket} ticket first."],
+    "naming": ["{runbook}: {many} are named {prefix}-SITE-NN, for example {example}."],
+    "lookup": ["{runbook}: {host} is a {one} at {place}, owned by team {team}."],
     "incident": [
-        "Run `{run}` and follow {runbook}. Escalate to team {team} after {minutes} minutes.",
-        "Start with `{run}`, then {runbook}. Escalate to team {team} after {minutes} minutes.",
+        "{runbook}: run `{run}` first. Escalate to team {team} after {minutes} minutes.",
+        "{runbook}: start with `{run}`. Escalate to team {team} after {minutes} minutes.",
     ],
-    "rehearse": [
-        "Add {dry_run}: `{run} {dry_run}`. The real run waits for {window}.",
-        "Use {dry_run}: `{run} {dry_run}`. The real run waits for {window}.",
-    ],
-    "undo": [
-        "Run `{undo} {host}`, then start {runbook} again.",
-    ],
-    "silent": [
-        "If team {team} is silent, ring the {duty} on {duty_phone}. Stay on {runbook}.",
-    ],
-    "urgent": [
-        "Red lamp: don't wait {minutes} minutes. Page team {team} now and open bridge {bridge}. Follow {runbook}.",
-    ],
+    "rehearse": ["{runbook}: add {dry_run}, as in `{run} {dry_run}`. The real run waits for {window}."],
+    "undo": ["{runbook}: take it back with `{undo} {host}`, then start over."],
+    "silent": ["{runbook}: if team {team} is silent, ring the {duty} on {duty_phone}."],
+    "urgent": ["{runbook}: on a red lamp page team {team} now and open bridge {bridge}."],
 }
 
 SYSTEM = [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from halops import classic, sections
 from halops.artifact import Frozen
@@ -31,6 +31,13 @@ class Profile(Frozen):
     serving: sections.Serving = sections.Serving()
     cluster: sections.Cluster = sections.Cluster()
     storage: sections.Storage = sections.Storage()
+
+    @model_validator(mode="after")
+    def _served_file_is_made(self) -> Profile:
+        if self.serving.file not in self.convert.types:
+            made = ", ".join(self.convert.types)
+            raise ValueError(f"serving.file: {self.serving.file!r} isn't among convert.types ({made})")
+        return self
 
 
 def shipped_profiles() -> list[str]:
@@ -144,7 +151,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
         if item["type"] == "extra_forbidden":
             lines.append(f"{path}: unknown key{_suggest(item['loc'], model)}")
         elif item["type"] == "value_error":
-            lines.append(f"{path}: {item['ctx']['error']}")
+            lines.append(f"{path}: {item['ctx']['error']}".removeprefix(": "))
         else:
             lines.append(f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}")
     return lines

@@ -151,5 +151,3 @@ def _from_live(name: str, live: dict[str, Any], *, alive: bool, cancelled: bool)
         diagnosis=diagnosis,
         progress=live.get("progress") if state == "running" else None,
     )
-
-

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from halops.artifact import Frozen
+from halops.llamacpp import filetypes
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -120,6 +121,13 @@ class Convert(Frozen):
     types: tuple[str, ...] = ("f16", "q4_k_m", "q5_k_m")
     adapter: bool = True
 
+    @field_validator("types")
+    @classmethod
+    def _known_types(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if found := filetypes.problems(types):
+            raise ValueError(f"{'; '.join(found)}; choose from {', '.join(filetypes.USABLE)}")
+        return tuple(kind.lower() for kind in types)
+
 
 class Verify(Frozen):
     """What the finished files must pass. `max_*` are limits; a result past one fails the run."""
@@ -135,7 +143,7 @@ class Verify(Frozen):
 class Serving(Frozen):
     """llama-server's settings; `file` is the GGUF type that is served."""
 
-    file: str = "q4_k_m"
+    file: Annotated[str, AfterValidator(str.lower)] = "q4_k_m"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8081
     ctx_size: Positive = 4096

@@ -55,7 +55,9 @@ class ToolchainBuild:
         if self._child and self._child.returncode:
             lines = self._log.read_text(errors="replace").splitlines()
             raise HostError(
-                "llama.cpp could not be built", where=str(self._log), remedy="\n".join(["its log ends with:", *lines[-12:]])
+                "llama.cpp could not be built",
+                where=str(self._log),
+                remedy="\n".join(["its log ends with:", *lines[-12:]]),
             )
 
     def _last_event(self) -> dict[str, Any] | None:

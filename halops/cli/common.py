@@ -56,6 +56,13 @@ def open_place(store: str | None = None) -> Place:
     return Place(site, folder, open_store(uri))
 
 
+def site_folder() -> Path:
+    """The folder of the site's settings, or this one."""
+    from halops.site import find_site
+
+    return find_site(Path.cwd())[1]
+
+
 def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--store URI`."""
     return click.option("--store", metavar="URI", help="Store to use instead of the site's.")(function)

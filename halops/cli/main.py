@@ -94,7 +94,7 @@ def main() -> None:
 
 def _unexpected(error: Exception) -> int:
     """What the machine did to us gets its sentence; anything else is a bug, with its traceback in a file."""
-    
+
     known = as_halops_error(error)
     if known:
         print(f"error: {known}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from halops.estimate import StageEstimate
     from halops.profile import Profile
     from halops.sections import Dimensions
+
+PIPE_WIDTH = 160
 
 
 @click.command()
@@ -126,5 +128,7 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     table = Table(*heads, box=SIMPLE, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    console: Any = Console()
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no edge to wrap at
+        console = Console(width=PIPE_WIDTH)
     console.print(table)

@@ -15,7 +15,7 @@ from halops.cli.live import ChainView
 from halops.errors import BusyError, ConfigError, NotFoundError
 from halops.names import DEFAULT_DATA, RUNS, SUBMITTED
 from halops.plan import make_plan
-from halops.profile import load_profile
+from halops.profile import Profile, load_profile
 from halops.resolve import Sources, resolve, upload_sources
 from halops.runspec import RunSpec
 from halops.runstate import cancelled_key, list_runs, load_spec, run_status, spec_key
@@ -38,7 +38,9 @@ class Prepared:
             for step in make_plan(self.spec).steps
         ]  # fmt: skip
         store = self.where.store.uri
-        print_json({"run_id": self.spec.run_id, "store": store, "steps": steps, "spec": json.loads(self.spec.to_bytes())})
+        print_json(
+            {"run_id": self.spec.run_id, "store": store, "steps": steps, "spec": json.loads(self.spec.to_bytes())}
+        )
 
     def store_sources(self, *, new: bool) -> None:
         """Put spec and dataset into the store. Raises BusyError if the name's last run is unfinished."""
@@ -63,16 +65,21 @@ def prepare(
     profile: str, overrides: Sequence[str], data: str | None, name: str | None, place: str | None, store: str | None
 ) -> Prepared:
     """Load, resolve and pin. Raises every error that bad input can cause, before anything is stored."""
-    loaded = load_profile(profile, overrides)
+    loaded = placed(load_profile(profile, overrides), place)
     where = open_place(store or loaded.storage.uri)
-    if place:
-        loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"backend": place})})
     address = data or str(where.folder / DEFAULT_DATA)
     if data is None and not Path(address).is_file():
         raise NotFoundError(f"no data file {DEFAULT_DATA}", remedy="give one: --data FILE or --data s3://bucket/key")
     scratch = tempfile.TemporaryDirectory()
     spec, sources = resolve(loaded, address, name=name, images=dict(where.site.images), scratch=Path(scratch.name))
     return Prepared(where, spec, sources, scratch)
+
+
+def placed(profile: Profile, place: str | None) -> Profile:
+    """The profile with `--backend` applied."""
+    if place is None:
+        return profile
+    return profile.model_copy(update={"cluster": profile.cluster.model_copy(update={"backend": place})})
 
 
 def store_spec(where: Place, spec: RunSpec) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from halops.errors import ConfigError
-
 # Bits per weight of a whole file, rounded up: for the free-space check only.
 FILE_TYPES: dict[str, float] = {
     "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.6, "q6_k": 6.7, "q5_k": 5.8, "q5_k_m": 5.8, "q5_k_s": 5.7,
@@ -23,24 +21,17 @@ DIRECT = ("f32", "f16", "bf16")
 NEED_IMATRIX = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "q2_k_s")
 
 
+USABLE = tuple(name for name in FILE_TYPES if name not in NEED_IMATRIX)
+
+
 def problems(types: Sequence[str]) -> list[str]:
     """What is wrong with a list of file types, a line for each; in any case of letters."""
     lines = []
-    for index, name in enumerate(types):
+    for name in types:
         if name.lower() not in FILE_TYPES:
-            lines.append(f"convert.types[{index}]: {name!r} is no file type of llama-quantize")
+            lines.append(f"{name!r} is no file type of llama-quantize")
         elif name.lower() in NEED_IMATRIX:
-            lines.append(f"convert.types[{index}]: {name!r} needs an importance matrix, which HALops doesn't make")
+            lines.append(f"{name!r} needs an importance matrix, which HALops doesn't make")
     lowered = [name.lower() for name in types]
-    lines += [
-        f"convert.types: {name!r} is given twice" for name in sorted({x for x in lowered if lowered.count(x) > 1})
-    ]
-    return lines if types else ["convert.types: give at least one file type"]
-
-
-def check(types: Sequence[str]) -> tuple[str, ...]:
-    """The types in lower case. Raises ConfigError with every problem, and the list to choose from."""
-    if found := problems(types):
-        usable = ", ".join(name for name in FILE_TYPES if name not in NEED_IMATRIX)
-        raise ConfigError("convert.types can't be made", found, remedy=f"choose from: {usable}")
-    return tuple(name.lower() for name in types)
+    lines += [f"{name!r} is given twice" for name in dict.fromkeys(lowered) if lowered.count(name) > 1]
+    return lines if types else ["give at least one file type"]

@@ -17,13 +17,12 @@ def run(context: StageContext) -> Metrics:
     Inputs: `merge/`, `train/adapter/`, `base/` (config and tokenizer only).
 
     Raises:
-        ConfigError: a type that llama-quantize doesn't know.
         HostError: llama.cpp isn't built, or the disk is too small.
         StageError: the converter or the quantizer failed.
         VerificationError: the chat template didn't come along.
     """
     settings = context.spec.profile.convert
-    types = filetypes.check(settings.types)
+    types = settings.types
     log = context.scratch / "convert.log"
     converter = Converter(find(), log, context.progress, context.stop)
     merged = context.inputs / "merge"

@@ -45,7 +45,9 @@ class Attempt:
         self.rung = int(os.environ.get(names.ENV_RUNG) or 0)
         self.stop = threading.Event()
         self.started = now()
-        self.live = LiveStatus(store, status_key(spec.run_id, step.stage), attempt=self.id, started=self.started, rung=self.rung)
+        self.live = LiveStatus(
+            store, status_key(spec.run_id, step.stage), attempt=self.id, started=self.started, rung=self.rung
+        )
 
     def run(self) -> None:
         """Skip, or run and publish. Raises HalopsError."""

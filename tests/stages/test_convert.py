@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from halops import sections
-from halops.errors import ConfigError, HostError, Interrupted, ModelError, StageError, VerificationError
+from halops.errors import HostError, Interrupted, ModelError, StageError, VerificationError
 from halops.llamacpp import convert as converting
 from halops.llamacpp.convert import Converter, base_gguf
 from halops.llamacpp.gguf_file import ADD_BOS, CHAT_TEMPLATE, EOS, read_metadata
@@ -32,6 +32,10 @@ pytestmark = pytest.mark.slow
 F16, Q4_K_M, Q5_K_M, BF16 = 1, 15, 17, 32  # general.file_type: enum llama_ftype in llama.h
 
 
+def _profile(settings: sections.Convert) -> Profile:
+    return Profile(convert=settings, serving=sections.Serving(file=settings.types[0]))
+
+
 def _context(folder: Path, model: Path, lora: Path, **settings: Any) -> tuple[StageContext, list[dict[str, Any]]]:
     inputs = folder / "inputs"
     (inputs / "train").mkdir(parents=True)
@@ -41,7 +45,7 @@ def _context(folder: Path, model: Path, lora: Path, **settings: Any) -> tuple[St
     for name in ("output", "scratch"):
         (folder / name).mkdir()
     spec = RunSpec(
-        name="test", profile=Profile(convert=sections.Convert(**settings)), base=BaseRef(uri="file:///base#sha256=00"),
+        name="test", profile=_profile(sections.Convert(**settings)), base=BaseRef(uri="file:///base#sha256=00"),
         dataset=DatasetRef(uri="file:///rows.jsonl", sha256="0" * 64, size=1), llama_cpp=identity(),
     )  # fmt: skip
     events: list[dict[str, Any]] = []
@@ -113,13 +117,6 @@ def test_a_bfloat16_model_is_not_squeezed_into_float16(
     convert.run(context)
     assert read_metadata(context.output / "halops-bf16.gguf")["general.file_type"] == BF16
     assert {path.name for path in context.scratch.iterdir()} == {"convert.log"}
-
-
-def test_an_unknown_type_is_refused_before_anything_runs(tiny_model: Path, tiny_lora: Path, tmp_path: Path) -> None:
-    context, events = _context(tmp_path, tiny_model, tiny_lora, types=("f16", "q4_k_xl"))
-    with pytest.raises(ConfigError, match="q4_k_xl"):
-        convert.run(context)
-    assert events == []
 
 
 def test_a_pickle_is_refused(llama_cpp: Toolchain, tiny_model: Path, tiny_lora: Path, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from halops.errors import ModelError
 from halops.merge import blocks
+from halops.merge.adapter import LoraConfig as OurConfig
 from halops.merge.merge import merge_adapter
 from halops.merge.proof import prove_merge
 
@@ -123,6 +125,17 @@ def test_loads_in_transformers(made: tuple[Case, Path], tmp_path: Path) -> None:
     with torch.no_grad():
         expected, got = adapted(ids).logits, model.float()(ids).logits
     assert (got - expected).norm() < 0.01 * expected.norm()  # float16 weights; a missing adapter is off by more than 1
+
+
+@pytest.mark.parametrize(
+    "patterns", [["q_proj"], ["proj"], [r"layers\.[01]\..*"], ["q_proj", ".*"], ["^model.layers", "k_proj|q_proj"],
+                 ["^q_proj"], ["layers.0.self_attn"], [r".*\.0\..*"]]
+)  # fmt: skip
+def test_patterns_resolve_as_in_peft(patterns: list[str]) -> None:
+    ranks = {pattern: number for number, pattern in enumerate(patterns, 1)}
+    for module in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", "lm_head", "q_proj"):
+        expected = ranks.get(get_pattern_key(ranks.keys(), module), 99)
+        assert OurConfig(r=99, rank_pattern=ranks).rank(module) == expected
 
 
 @pytest.mark.parametrize(

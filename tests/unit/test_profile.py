@@ -152,7 +152,9 @@ def test_what_cannot_be_honoured_is_refused_by_name(write, text, words):
     assert any(words in problem for problem in problems_of(write(text)))
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t- x: {", "a: b: c", "- 1\n- 2", "just words", "!!python/object:os.system {}", "x: 2026-13-41"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "\t- x: {", "a: b: c", "- 1\n- 2", "just words", "!!python/object:os.system {}", "x: 2026-13-41"]
+)
 def test_bad_yaml_is_a_sentence_with_its_place(write, text):
     with pytest.raises(ConfigError) as caught:
         load_profile(write(text))

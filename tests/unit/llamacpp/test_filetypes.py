@@ -2,12 +2,15 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from halops import sections
 from halops.errors import ConfigError
-from halops.llamacpp.filetypes import FILE_TYPES, check
+from halops.llamacpp.filetypes import FILE_TYPES, NEED_IMATRIX, USABLE, problems
 from halops.llamacpp.toolchain import Toolchain
+from halops.profile import load_profile
 
 
 def test_the_table_is_llama_quantizes(llama_cpp: Toolchain) -> None:
@@ -17,20 +20,34 @@ def test_the_table_is_llama_quantizes(llama_cpp: Toolchain) -> None:
     assert {name.lower() for name in listed} == set(FILE_TYPES)
 
 
-def test_types_come_back_in_lower_case() -> None:
-    assert check(("F16", "Q4_K_M")) == ("f16", "q4_k_m")
+def test_types_are_taken_in_any_case_and_kept_in_lower_case() -> None:
+    assert sections.Convert(types=("F16", "Q4_K_M")).types == ("f16", "q4_k_m")
+    assert sections.Serving(file="Q8_0").file == "q8_0"
 
 
-def test_every_problem_is_reported() -> None:
+def test_every_problem_is_reported(tmp_path: Path) -> None:
+    profile = tmp_path / "p.yaml"
+    profile.write_text("convert: {types: [q4_k_xl, iq2_xxs, q4_k_m, Q4_K_M]}\n")
     with pytest.raises(ConfigError) as caught:
-        check(("q4_k_xl", "iq2_xxs", "f16", "F16"))
-    text = str(caught.value)
-    assert "convert.types[0]: 'q4_k_xl' is no file type" in text
-    assert "convert.types[1]: 'iq2_xxs' needs an importance matrix" in text
-    assert "'f16' is given twice" in text
-    assert "q5_k_m" in text
+        load_profile(str(profile))
+    (line,) = caught.value.problems
+    assert line.startswith("convert.types: 'q4_k_xl' is no file type of llama-quantize; 'iq2_xxs' needs an importance")
+    assert "'q4_k_m' is given twice" in line
+    assert "q5_k_m" in line
 
 
 def test_no_type_at_all_is_a_problem() -> None:
-    with pytest.raises(ConfigError, match="at least one"):
-        check(())
+    assert problems(()) == ["give at least one file type"]
+
+
+def test_the_served_file_must_be_made(tmp_path: Path) -> None:
+    profile = tmp_path / "p.yaml"
+    profile.write_text("convert: {types: [f16]}\nserving: {file: q8_0}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_profile(str(profile))
+    assert caught.value.problems == ("serving.file: 'q8_0' isn't among convert.types (f16)",)
+
+
+def test_importance_matrix_types_are_real_types() -> None:
+    assert set(NEED_IMATRIX) < set(FILE_TYPES)
+    assert set(USABLE) == set(FILE_TYPES) - set(NEED_IMATRIX)
