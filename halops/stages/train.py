@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from halops.train.session import Session
 
 
+CPU_BATCH_TOKENS = 1024  # in evaluation, where a batch has no other use than to fill the cores
+
+
 def run(context: StageContext) -> Metrics:
     """Train. Returns the metrics of `halops.metrics` under "train: when done".
 
@@ -96,10 +99,11 @@ def _train(session: Session, resume: Resume | None) -> Metrics:
 def _measure(session: Session, message: str) -> float | None:
     from halops.train.heldout import heldout_loss
 
+    longest = session.context.spec.profile.training.max_seq_length
     return heldout_loss(
         session.model,
         session.heldout,
-        budget=session.rung.micro_batch * session.context.spec.profile.training.max_seq_length,
+        budget=session.rung.micro_batch * longest if session.cuda else CPU_BATCH_TOKENS,
         progress=session.context.progress,
         stop=session.context.stop,
         message=message,

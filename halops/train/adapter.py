@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from halops.errors import ConfigError, IntegrityError, ModelError
+from halops.models.check import check_adapter_folder
 from halops.sections import Lora
 
 WEIGHTS = "adapter_model.safetensors"
@@ -102,19 +103,18 @@ def add_adapter(model: Any, lora: Lora, found: Targets, dtype: torch.dtype, star
 
 
 def starting_config(folder: Path, lora: Lora) -> Any:
-    """The LoraConfig of an own adapter, with this profile's dropout. Raises ModelError if it isn't plain LoRA."""
+    """The LoraConfig of an own adapter, with this profile's dropout.
+
+    Raises ModelError if it isn't plain LoRA, and what `check_adapter_folder` raises.
+    """
     from peft import LoraConfig
 
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise ModelError(f"the starting adapter needs {CONFIG} and {WEIGHTS}", where="adapter")
-    try:
-        values = json.loads((folder / CONFIG).read_bytes())
-    except ValueError as error:
-        raise ModelError("the starting adapter's config is not JSON", where=CONFIG) from error
+    check_adapter_folder(folder)
+    values = json.loads((folder / CONFIG).read_bytes())
     odd = [key for key in ("modules_to_save", "use_dora", "target_parameters", "lora_bias") if values.get(key)]
-    if values.get("peft_type") != "LORA" or values.get("bias", "none") != "none" or odd:
+    if values.get("bias", "none") != "none" or odd:
         raise ModelError(
-            f"the starting adapter is not plain LoRA ({', '.join(odd) or values.get('peft_type')})",
+            f"the starting adapter is not plain LoRA ({', '.join(odd) or 'bias'})",
             where=CONFIG,
             remedy="start from an adapter that HALops made, or from none",
         )

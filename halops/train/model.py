@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from halops.artifact import walk_files
 from halops.errors import ConfigError, IntegrityError, ModelError
+from halops.models.formats import refuse_pickle
 from halops.profile import Profile
 from halops.train import liger
 from halops.train.head import install_chunked_head
-
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,11 @@ def read_config(base: Path) -> Any:
 
 
 def check_files(base: Path) -> None:
-    """Raise ModelError unless the folder has safetensors, and no pickle by name or by its first bytes."""
-    weights = sorted(base.glob("*.safetensors"))
-    pickles = [path.name for path in base.iterdir() if path.is_file() and _is_pickle(path)]
-    if pickles:
-        raise ModelError(
-            f"{', '.join(sorted(pickles))}: a pickle can run code when it is read",
-            where="base",
-            remedy="take a revision of the model that has safetensors, and only those",
-        )
-    if not weights or not (base / "config.json").is_file():
+    """Raise ModelError unless the folder has safetensors, and no pickle under any name."""
+    for _, path in walk_files(base):
+        refuse_pickle(path)
+    if not list(base.glob("*.safetensors")) or not (base / "config.json").is_file():
         raise ModelError("no config.json with *.safetensors", where="base", remedy="name a Hugging Face model folder")
-
-
-def _is_pickle(path: Path) -> bool:
-    if path.suffix in PICKLES:
-        return True
-    with path.open("rb") as stream:
-        head = stream.read(2)
-    # protocol 2 to 5, or the zip archive that torch.save writes
-    return head in (b"PK", *(bytes([0x80, version]) for version in range(2, 6)))
 
 
 def load_model(base: Path, config: Any, profile: Profile, cuda: bool) -> Any:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from halops.artifact import canonical_json, sha256_file, walk_files
-from halops.errors import ConfigError, IntegrityError, ModelError
+from halops.errors import ConfigError, IntegrityError, ModelError, NotFoundError
 from tests.unit.train.conftest import Attempt, make_profile
 
 Make = Callable[..., Attempt]
@@ -54,7 +54,7 @@ def change(folder: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"peft_type": "PROMPT_TUNING"}, "not plain LoRA .PROMPT_TUNING"),
+        ({"peft_type": "PROMPT_TUNING"}, "an adapter of the kind 'PROMPT_TUNING'"),
         ({"use_dora": True}, "not plain LoRA .use_dora"),
         ({"modules_to_save": ["lm_head"]}, "not plain LoRA .modules_to_save"),
         ({"r": 8}, "of another shape"),
@@ -73,10 +73,10 @@ def test_a_starting_adapter_that_cannot_be_used(
 def test_a_torn_starting_adapter(attempt: Make, started: Attempt, inputs: Path) -> None:
     path = inputs / "adapter" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(IntegrityError, match="can't be read"):
+    with pytest.raises(IntegrityError):
         attempt().run()
     path.unlink()
-    with pytest.raises(ModelError, match=r"needs adapter_config\.json and"):
+    with pytest.raises(NotFoundError, match=r"no adapter_model\.safetensors"):
         attempt().run()
 
 

@@ -153,8 +153,8 @@ def change_config(base: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "says"),
     [
-        (damage_pickle, ModelError, "pytorch_model.bin: a pickle"),
-        (damage_hidden_pickle, ModelError, "model-00002.safetensors: a pickle"),
+        (damage_pickle, ModelError, "pytorch_model.bin is a zip archive of pickles"),
+        (damage_hidden_pickle, ModelError, "model-00002.safetensors is a zip archive of pickles"),
         (damage_no_weights, ModelError, r"no config.json with \*.safetensors"),
         (damage_truncated, IntegrityError, "can't be read"),
         (damage_missing_tensor, ModelError, "model.layers.1.mlp.up_proj.weight"),
