@@ -40,8 +40,10 @@ _IF_TOOLS = """\
 
 _BOS = "{{- bos_token }}"
 # A template that reads the clock would train on one day's tokens and serve another's. This is the day that
-# Llama 3's template falls back to.
+# Llama 3's template falls back to. llama-server sets `date_string` and `enable_thinking` by its own judgement;
+# conversations hold no reasoning, so that is off.
 _DAY = datetime(2024, 7, 26)
+_PINNED = {"date_string": f'"{_DAY:%d %b %Y}"', "enable_thinking": "false"}
 _CLOCK = re.compile(r"""strftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
 
 _USER: Message = {"role": "user", "content": "Question one"}
@@ -74,7 +76,7 @@ class ChatTemplate:
         import jinja2
 
         self.source = source
-        self._constants = {"bos_token": bos, "eos_token": eos, "enable_thinking": True}
+        self._constants = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -170,7 +172,7 @@ def serving_template(template: str, *, adds_bos: bool = False, own: bool = False
 
     For a ChatML model: ChatML with no injected system message; where the model's own template writes tools and tool
     calls, it goes on doing so, less its default system text. For any other model: its own, unchanged unless it reads
-    the clock (the date is pinned then, since trained and served tokens would differ).
+    the clock or has a switch for thinking (both are pinned, since trained and served tokens would differ).
 
     Args:
         template: the model's own template.
@@ -182,8 +184,8 @@ def serving_template(template: str, *, adds_bos: bool = False, own: bool = False
         plain = f"{_BOS}\n{CHATML}" if adds_bos else CHATML
         if not writes_tools(template):
             return plain
-        return choose(plain, with_tools=_pin_clock(_without_default_system(template)))
-    pinned = _pin_clock(template)
+        return choose(plain, with_tools=_pin(_without_default_system(template)))
+    pinned = _pin(template)
     if adds_bos and not ChatTemplate(pinned, bos="<BOS>").render([_USER]).startswith("<BOS>"):
         return _BOS + pinned
     return pinned
@@ -238,8 +240,8 @@ def _without_default_system(template: str) -> str:
     return template.replace(default, "")
 
 
-def _pin_clock(template: str) -> str:
+def _pin(template: str) -> str:
+    """The template with everything decided that would otherwise be decided anew at each request."""
     pinned = _CLOCK.sub(lambda call: json.dumps(_DAY.strftime(call[1] or call[2] or "")), template)
-    if "date_string" in pinned:  # llama-server sets it to today's date
-        pinned = f'{{%- set date_string = "{_DAY:%d %b %Y}" %}}{pinned}'
-    return pinned
+    settings = "".join(f"{{%- set {name} = {value} %}}" for name, value in _PINNED.items() if name in pinned)
+    return pinned if pinned.startswith(settings) else settings + pinned

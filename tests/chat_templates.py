@@ -136,6 +136,21 @@ REASONING = r"""
 {%- endif %}
 """
 
+# A switch for thinking that llama-server would turn on: Qwen3.5's style.
+SWITCH = r"""
+{%- for message in messages %}
+    {{- '<|turn|>' + message.role + '\n' }}
+    {%- if message.role == 'assistant' and loop.last %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+    {{- message.content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|turn|>assistant\n' + ('<think>\n' if enable_thinking is not defined or enable_thinking else
+        '<think>\n\n</think>\n\n') }}
+{%- endif %}
+"""
+
 # Refuses a system message outright, as Gemma 2's does.
 NO_SYSTEM = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"

@@ -100,7 +100,8 @@ def test_digits_that_are_not_ascii(smollm2: Path, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CHATML_DEFAULT", "CHATML_TOOLS", "LLAMA3", "MISTRAL", "PHI3", "NO_SYSTEM", "LAST_SYSTEM", "REASONING"]
+    "name",
+    ["CHATML_DEFAULT", "CHATML_TOOLS", "LLAMA3", "MISTRAL", "PHI3", "NO_SYSTEM", "LAST_SYSTEM", "REASONING", "SWITCH"],
 )
 def test_both_engines_render_the_same_text(smollm2: Path, serve: Serve, name: str) -> None:
     """With and without tools. A template that refuses a chat refuses it in both."""

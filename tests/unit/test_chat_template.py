@@ -120,6 +120,14 @@ def test_the_clock_is_pinned() -> None:
     assert ChatTemplate(serving_template(quoted)).render(styles.CHAT) == "2024-07-26July" + "Where is srv-0142?"
 
 
+def test_the_switch_for_thinking_is_pinned() -> None:
+    for asked in (True, False):
+        served = ChatTemplate(serving_template(styles.SWITCH))
+        served._constants["enable_thinking"] = asked  # type: ignore[assignment]
+        assert served.render(styles.CHAT[:1], add_generation_prompt=True).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert serving_template(serving_template(styles.SWITCH)) == serving_template(styles.SWITCH)
+
+
 @pytest.mark.parametrize("name", ["CHATML_DEFAULT", "CHATML_TOOLS", "PHI3"])
 def test_a_bos_that_the_server_adds_is_in_the_template_once(name: str) -> None:
     text = ChatTemplate(serving_template(getattr(styles, name), adds_bos=True), bos="<s>").render(styles.CHAT)

@@ -26,6 +26,7 @@ FAMILIES = {
     "NO_SYSTEM": ("sentencepiece", "<s>", "</s>", "<end_of_turn>"),
     "LAST_SYSTEM": ("sentencepiece", "<s>", "</s>", "</s>"),
     "REASONING": ("gpt2", "", "<|im_end|>", "<|im_end|>"),
+    "SWITCH": ("bytes", "", "<|im_end|>", "<|im_end|>"),
 }
 
 
@@ -67,7 +68,9 @@ def test_every_turn_is_learnt_after_exactly_the_prompt_that_is_served(make_token
     assert sorted(row.input_ids[:start] for row in rows for start, _ in row.trained) == expected
 
 
-@pytest.mark.parametrize(("name", "rows"), [("CHATML_TOOLS", 1), ("MISTRAL", 1), ("LAST_SYSTEM", 2), ("REASONING", 2)])
+@pytest.mark.parametrize(
+    ("name", "rows"), [("CHATML_TOOLS", 1), ("MISTRAL", 1), ("LAST_SYSTEM", 2), ("REASONING", 2), ("SWITCH", 2)]
+)
 def test_turns_that_change_once_others_follow_come_apart(make_tokenizer: MakeTokenizer, name: str, rows: int) -> None:
     texts = _renderer(make_tokenizer, name).texts(FULL)
     assert len(texts) == rows
