@@ -122,8 +122,11 @@ class Renderer:
 
     def length(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
         """Number of tokens of the whole chat."""
-        text = self.template.render(self._as_served(messages), tools)
-        return len(self.tokenizer.encode([text])[0].ids)
+        return len(self.tokenizer.encode([self.whole(messages, tools)])[0].ids)
+
+    def whole(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
+        """The whole chat as text."""
+        return self.template.render(self._as_served(messages), tools)
 
     def stored(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with their text as the tokenizer sees it (NFC where it does that), so that llama-server, which

@@ -134,8 +134,12 @@ class ChatTokenizer:
 
     def _template_files(self) -> Any:
         jinja = self.folder / "chat_template.jinja"
+        with_tools = self.folder / "additional_chat_templates" / "tool_use.jinja"
+        if jinja.is_file() and with_tools.is_file():
+            files = {"default": jinja, "tool_use": with_tools}
+            return [{"name": name, "template": _read_text(path)} for name, path in files.items()]
         if jinja.is_file():
-            return jinja.read_text(encoding="utf-8")
+            return _read_text(jinja)
         return self._config.get("chat_template") or _read_json(self.folder / "chat_template.json").get("chat_template")
 
     def _named(self, name: str) -> str:
@@ -157,6 +161,14 @@ class ChatTokenizer:
 
 def _longest_first(text: str) -> tuple[int, str]:
     return -len(text), text
+
+
+def _read_text(path: Path) -> str:
+    """Raises ModelError if it isn't UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError("not a UTF-8 text file", where=f"{path}: byte {error.start}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

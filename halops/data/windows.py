@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from halops.data.messages import Message
 from halops.data.render import Renderer, Span, Text, Tokens
 from halops.data.rows import Conversation
 from halops.errors import DataError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+MANY = 100  # messages; the prompts of all their turns, each rendered, would grow with the square of their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +79,38 @@ class Windows:
                 continue
             pairs = [(text, next(encodings)) for text in texts]
             try:
-                rows = [row for pair in pairs for row in self.renderer.rows(*pair)]
-                yield self._fit(conversation, rows, length=len(pairs[-1][1].ids))
+                yield self._fit(conversation, pairs)
             except DataError as error:  # a piece of it can be refused where the whole isn't
                 yield conversation, error
 
     def _texts(self, conversation: Conversation) -> list[Text] | DataError:
+        messages, tools = conversation.messages, conversation.tools
         try:
-            return self.renderer.texts(conversation.messages, conversation.tools)
+            if self._split and len(messages) > MANY:
+                return [Text(self.renderer.whole(messages, tools), ())]
+            return self.renderer.texts(messages, tools)
         except DataError as error:
             return error
 
-    def _fit(self, conversation: Conversation, tokens: list[Tokens], length: int) -> Fitted:
+    def _fit(self, conversation: Conversation, pairs: list[tuple[Text, Encoding]]) -> Fitted:
+        length = len(pairs[-1][1].ids)
         groups = turn_groups(conversation.messages)
         split = length > self.limit and self._split and len(groups) > 1
-        pieces = self._pieces(conversation, groups, tokens[-1]) if split else tokens
+        tokens = [row for pair in pairs for row in self.renderer.rows(*pair)]
+        if not tokens and not split:
+            tokens = self.renderer.encode(self.renderer.texts(conversation.messages, conversation.tools))
+        pieces = self._pieces(conversation, groups, tokens, length) if split else tokens
         rows = [self._cut(piece) for piece in pieces]
         numbered = [Row(row.tokens, (number, len(rows)), row.cut) for number, row in enumerate(rows, 1)]
         return Fitted(conversation, tuple(numbered), length, split, 0 if split else len(tokens) - 1)
 
-    def _pieces(self, conversation: Conversation, groups: list[list[Message]], whole: Tokens) -> list[Tokens]:
+    def _pieces(
+        self, conversation: Conversation, groups: list[list[Message]], whole: list[Tokens], length: int
+    ) -> list[Tokens]:
         """As many turns as fit into each piece, from the first on."""
         head = conversation.messages[:1] if conversation.messages[0]["role"] == "system" else []
-        sizes = self._sizes(head, groups, whole)
+        ends = [end for _, end in whole[-1].trained] if whole else []
+        sizes = self._sizes(head, groups, ends, length)
         pieces: list[Tokens] = []
         at = 0
         while at < len(groups):
@@ -111,15 +125,14 @@ class Windows:
             at += count
         return pieces
 
-    def _sizes(self, head: list[Message], groups: list[list[Message]], whole: Tokens) -> list[float]:
-        """Tokens of each group: from one answer's end to the next; or by characters, where turns are written apart."""
+    def _sizes(self, head: list[Message], groups: list[list[Message]], ends: list[int], length: int) -> list[float]:
+        """Tokens of each group: from one answer's end to the next; by characters, where not all ends are known."""
         answers = [sum(message["role"] == "assistant" for message in group) for group in groups]
-        if sum(answers) == len(whole.trained):
-            ends = [whole.trained[last - 1][1] for last in accumulate(answers)]
-            ends[-1] = len(whole.input_ids)
+        if sum(answers) == len(ends):
+            ends = [*(ends[last - 1] for last in accumulate(answers[:-1])), length]
             return [end - start for start, end in pairwise((self._length(head), *ends))]
         characters = [sum(len(message["content"]) + 20 for message in group) for group in groups]
-        return [size * len(whole.input_ids) / sum(characters) for size in characters]
+        return [size * length / sum(characters) for size in characters]
 
     def _length(self, head: list[Message]) -> int:
         """Tokens of the system message alone; 0 without one, or if the template refuses it alone."""

@@ -112,6 +112,22 @@ def test_a_list_of_templates_is_made_into_one(make_model: MakeModel) -> None:
     assert ChatTokenizer(make_model(None, chat_template=both[:1], name="c")).template == "T{{ tools | length }}"
 
 
+def test_a_file_of_its_own_for_tools(make_model: MakeModel) -> None:
+    folder = make_model("D")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("T{{ tools | length }}")
+    template = ChatTemplate(ChatTokenizer(folder).template)
+    assert template.render(styles.CHAT) == "D"
+    assert template.render(styles.CHAT, styles.TOOLS) == "T1"
+
+
+def test_a_template_that_is_no_text(make_model: MakeModel) -> None:
+    folder = make_model(CHATML)
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ModelError, match="UTF-8"):
+        _ = ChatTokenizer(folder).template
+
+
 def test_without_a_template_chatml_is_used_if_its_tokens_are_there(make_model: MakeModel) -> None:
     folder = make_model(None)
     assert ChatTokenizer(folder).serving_template() == CHATML

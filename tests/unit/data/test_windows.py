@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -93,6 +94,27 @@ def test_split_pieces_hold_whole_turns_in_order_after_the_system_message(
         for row in fitted.rows:
             text = _text(windows, row.tokens.input_ids)
             assert ("Answer in one line." in text) == system
+
+
+def test_very_long_conversations_take_time_in_proportion(make_tokenizer: MakeTokenizer) -> None:
+    """Fifteen hundred turns: rendering every prompt from the start would take minutes."""
+    windows, chat = _windows(make_tokenizer, 400), _chat(1500)
+    began = time.process_time()
+    [fitted] = _fit(windows, chat)
+    assert time.process_time() - began < 10
+    assert fitted.length == windows.renderer.length(chat)
+    answers = [message["content"] + "<|im_end|>" for message in chat if message["role"] == "assistant"]
+    assert _answers(windows, fitted) == answers
+    assert max(len(row.tokens.input_ids) for row in fitted.rows) <= 400
+    # Most are well filled, although sizes are only guessed here.
+    assert sum(len(row.tokens.input_ids) > 300 for row in fitted.rows) > len(fitted.rows) * 0.9
+
+
+def test_many_short_turns_that_fit_stay_whole(make_tokenizer: MakeTokenizer) -> None:
+    windows, chat = _windows(make_tokenizer, 100_000), _chat(60)
+    [fitted] = _fit(windows, chat)
+    assert fitted.whole
+    assert len(_answers(windows, fitted)) == 60
 
 
 def test_pieces_are_as_full_as_they_can_be(make_tokenizer: MakeTokenizer) -> None:
