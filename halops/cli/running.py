@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from halops.artifact import canonical_json, now
 from halops.cli.common import Place, note, open_place, print_json

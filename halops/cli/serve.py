@@ -30,7 +30,7 @@ def command(run: str | None, model: Path | None, **options: Any) -> None:
     """
     import shlex
 
-    from halops.cli.serving import server_log, served
+    from halops.cli.serving import served, server_log
     from halops.llamacpp.process import usable_cores
     from halops.llamacpp.server import LlamaServer, server_argv
 
