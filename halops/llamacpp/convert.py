@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from halops.names import cache_folder
 from halops.progress import Progress
 
 SPARE = 64_000_000  # bytes: tokenizer, metadata, and what else is written meanwhile
+REPORT_EVERY = 0.5  # seconds
 _WRITING = re.compile(r"Writing:\s+(\d+)%")
 _QUANTIZED = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 
@@ -97,11 +99,16 @@ class Converter:
 
 
 def _reporter(progress: Progress, what: str, pattern: re.Pattern[str]) -> Callable[[str], None]:
-    """Turns `Writing: 21%` and `[ 12/ 272]` into progress events."""
+    """Turns `Writing: 21%` and `[ 12/ 272]` into progress events, at most two a second and the last."""
+    last = 0.0
 
     def report(line: str) -> None:
-        if match := pattern.search(line):
-            done, total = (int(match[1]), int(match[2])) if match.lastindex == 2 else (int(match[1]), 100)
+        nonlocal last
+        if not (match := pattern.search(line)):
+            return
+        done, total = (int(match[1]), int(match[2])) if match.lastindex == 2 else (int(match[1]), 100)
+        if done == total or time.monotonic() - last > REPORT_EVERY:
+            last = time.monotonic()
             progress(what, done=done, total=total, unit="%" if match.lastindex == 1 else "tensors")
 
     return report
