@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ("training.max_steps=4", "training.save_steps=2", "verify.answers=2", "verify.parity_chats=8")
+# Four steps teach no model where to stop, so that gate is opened.
+QUICK = (
+    "training.max_steps=4", "training.save_steps=2", "verify.answers=2", "verify.parity_chats=8", "verify.max_stop_failures=2",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
