@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class HubServer:
     retry_after: str = "0"
     wrong: set[str] = field(default_factory=set)
     ignore_range: bool = False
+    trickle: bool = False  # the content server sends a little every tenth of a second, for ten seconds
     bare: bool = False  # the listing has names alone, no sizes or digests
     endpoint: str = ""
     cdn: str = ""
@@ -158,6 +160,8 @@ class CdnHandler(Handler):
         self.end_headers()
         cuts = self.hub.cuts.get(file, [])
         end = start + cuts.pop(0) if cuts else len(data)
+        if self.hub.trickle:
+            return self.drip(data[start:])
         self.wfile.write(data[start:end])
         self.hub.sent[file] += end - start
         if end < len(data):
@@ -165,6 +169,13 @@ class CdnHandler(Handler):
             self.wfile.flush()
             self.connection.shutdown(2)
         return None
+
+    def drip(self, data: bytes) -> None:
+        step = -(-len(data) // 100)
+        with contextlib.suppress(OSError):
+            for start in range(0, len(data), step):
+                self.wfile.write(data[start : start + step])
+                time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -89,7 +89,8 @@ def convert(gguf: Path, folder: Path) -> None:
     try:
         with _no_bars():
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+            import transformers
+            from transformers import AutoModelForCausalLM, AutoTokenizer
             from transformers.utils import logging as transformers_log
     except ImportError as error:
         raise HostError(
@@ -99,6 +100,9 @@ def convert(gguf: Path, folder: Path) -> None:
         ) from error
     transformers_log.set_verbosity_error()
     transformers_log.disable_progress_bar()
+    how = {}  # older versions always dequantize
+    if hasattr(transformers, "GgufConfig"):
+        how["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
@@ -106,7 +110,7 @@ def convert(gguf: Path, folder: Path) -> None:
             gguf_file=gguf.name,
             local_files_only=True,
             dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
+            **how,
         ).to(torch.bfloat16)
     except (NotImplementedError, KeyError, TypeError) as error:
         raise ModelError(f"transformers can't read it: {error}", where=str(gguf), remedy=_REMEDY) from error

@@ -71,7 +71,7 @@ class StoredCheckpoints:
         """Delete what is past the limit, and unfinished leftovers. The manifest goes first: then it is gone."""
         finished = self._finished()
         doomed = (self._all() - finished) | set(sorted(finished - {saved})[: max(0, len(finished) - self._limit)])
-        for step in sorted(doomed - {saved}):
+        for step in sorted(doomed):
             try:
                 self._store.delete(f"{self._prefix(step)}/{MANIFEST}")
                 self._store.delete(self._prefix(step))

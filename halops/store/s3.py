@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import threading
 import uuid
 from collections.abc import Collection, Iterator
@@ -26,6 +27,7 @@ from halops.store.s3_client import BLOCK, CHECK_SECONDS, TRIES, make_client, tra
 from halops.store.s3_errors import ABSENT, code_of, translated
 from halops.store.s3_upload import METADATA, Upload
 
+CHECKSUM_SETTING = "AWS_REQUEST_CHECKSUM_CALCULATION"
 BROKEN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
@@ -196,7 +198,8 @@ class S3Store:
     @property
     def _checksums(self) -> bool:
         with translated(self._where("")):
-            wanted = getattr(self.client.meta.config, "request_checksum_calculation", None)
+            # boto3 1.35 doesn't know the setting yet.
+            wanted = getattr(self.client.meta.config, "request_checksum_calculation", os.environ.get(CHECKSUM_SETTING))
             return str(wanted).lower() != "when_required"
 
     def _head(self, key: str, **more: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,38 @@ def test_a_killed_download_goes_on_in_the_next_process(hub: HubServer, model: Pa
     fetch_model(URI, tmp_path / "two")
     assert same(tmp_path / "two", model)
     assert hub.sent["model.safetensors"] == size
+
+
+def test_a_failure_stops_the_other_files(hub: HubServer, tmp_path: Path) -> None:
+    hub.trickle, hub.wrong = True, {"config.json"}
+    began = time.monotonic()
+    with pytest.raises(IntegrityError):
+        fetch_model(URI, tmp_path / "out")
+    assert time.monotonic() - began < 5  # of ten that the large file would take
+
+
+def test_two_at_once_do_not_meet(hub: HubServer, model: Path, tmp_path: Path) -> None:
+    hub.cuts["model.safetensors"] = [1000]  # slows the first one down
+    with ThreadPoolExecutor() as pool:
+        for folder in pool.map(lambda name: fetch_model(URI, tmp_path / name), ("one", "two")):
+            assert same(folder, model)
+    assert hub.sent["model.safetensors"] == 2 * (model / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("left", [b"", b"x" * 1_000_000])
+def test_a_left_over_part_of_another_size(
+    hub: HubServer, model: Path, tmp_path: Path, cache: Path, left: bytes
+) -> None:
+    hub.wrong.add("config.json")
+    with pytest.raises(IntegrityError):
+        fetch_model(URI, tmp_path / "out")
+    hub.wrong.clear()
+    (staging,) = (path for path in (cache / "downloads").iterdir() if path.is_dir())
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        (staging / name).unlink(missing_ok=True)
+        (staging / f"{name}.part").write_bytes(left)
+    fetch_model(URI, tmp_path / "out")
+    assert same(tmp_path / "out", model)
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json"])

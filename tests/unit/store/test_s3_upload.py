@@ -25,7 +25,7 @@ from tests.s3_server import ROOT, S3Server
 
 Blob = Callable[..., Path]
 PART = 5 << 20  # the least that S3 allows
-SIZE = 3 * PART + 12345
+SIZE = 2 * PART + 12345
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +33,33 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_upload, "PART_BYTES", PART)
 
 
-@pytest.fixture(params=["s3_http", "s3_https"])
-def server(request: pytest.FixtureRequest) -> S3Server:
-    found: S3Server = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture
+def server(s3_http: S3Server) -> S3Server:
+    return s3_http
 
 
 @pytest.fixture
 def store(server: S3Server) -> S3Store:
+    return open_s3(server)
+
+
+def open_s3(server: S3Server) -> S3Store:
     found = open_store(server.uri(f"parts-{uuid.uuid4().hex[:8]}"))
     assert isinstance(found, S3Store)
     return found
 
 
-def test_parts_are_proven_by_their_checksums(store: S3Store, server: S3Server, blob: Blob, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["s3_http", "s3_https"])
+def test_parts_are_proven_by_their_checksums(
+    kind: str, request: pytest.FixtureRequest, blob: Blob, tmp_path: Path
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    store = open_s3(server)
     source, seen = blob("big", SIZE), []
     store.upload(source, "big", sha256_file(source), seen.append)
     assert sum(seen) == SIZE
     head = server.client().head_object(Bucket=store.bucket, Key=f"{store.prefix}/big", ChecksumMode="ENABLED")
-    assert head["ChecksumSHA256"].endswith("-4")
+    assert head["ChecksumSHA256"].endswith("-3")
     assert head["Metadata"]["halops-sha256"] == sha256_file(source)
     store.download("big", tmp_path / "back", sha256_file(source), SIZE)
     assert sha256_file(tmp_path / "back") == sha256_file(source)
@@ -218,3 +226,29 @@ def test_bytes_that_change_on_the_way_are_refused(meddler: str, s3_http: S3Serve
     assert time.monotonic() - began < 20
     assert not list(open_store(s3_http.uri(prefix)).list(""))
     assert s3_http.pending() == []
+
+
+@pytest.mark.parametrize("size", [100_000, SIZE])
+@pytest.mark.parametrize(("other", "setting"), [("replaced", ""), ("shorter", ""), ("replaced", "when_required")])
+def test_what_is_stored_is_compared_with_what_was_sent(
+    s3_http: S3Server, blob: Blob, monkeypatch: pytest.MonkeyPatch, size: int, other: str, setting: str
+) -> None:
+    """Something replaces the object right after the server took it."""
+    if setting:
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
+    store = open_store(s3_http.uri(f"proof-{uuid.uuid4().hex[:8]}"))
+    run = s3_upload.Upload.run
+
+    def meddle(self: s3_upload.Upload, *arguments: Any) -> Any:
+        result = run(self, *arguments)
+        body = blob("other", size if other == "replaced" else size - 1).read_bytes()
+        more = {} if setting else {"ChecksumAlgorithm": "SHA256"}
+        s3_http.client().put_object(**self._target, Body=body, **more)
+        return result
+
+    monkeypatch.setattr(s3_upload.Upload, "run", meddle)
+    source = blob("a", size)
+    with pytest.raises(IntegrityError) as caught:
+        store.upload(source, "a", sha256_file(source))
+    assert caught.value.exit_code == 43
+    assert store.size("a") is None
