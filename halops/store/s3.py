@@ -220,7 +220,8 @@ class S3Store:
         return {"Bucket": self.bucket, "Key": self._full(key)}
 
     def _where(self, key: str) -> str:
-        place = self._endpoint or (self._client.meta.endpoint_url if self._client else "")
+        given = self._endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        place = given or (self._client.meta.endpoint_url if self._client else "")
         path = "/".join(part for part in (self.bucket, self.prefix, key) if part)
         return f"s3://{path}" + (f" at {place}" if place else "")
 
