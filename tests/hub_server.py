@@ -39,6 +39,7 @@ class HubServer:
     retry_after: str = "0"
     wrong: set[str] = field(default_factory=set)
     ignore_range: bool = False
+    claims: dict[str, int] = field(default_factory=dict)  # sizes in the listing that aren't so
     trickle: bool = False  # the content server sends a little every tenth of a second, for ten seconds
     bare: bool = False  # the listing has names alone, no sizes or digests
     endpoint: str = ""
@@ -55,13 +56,14 @@ class HubServer:
         return [path for name, path, _ in self.requests if name == server]
 
 
-def listed(path: str, data: bytes, bare: bool) -> dict[str, Any]:
+def listed(path: str, data: bytes, bare: bool, size: int | None = None) -> dict[str, Any]:
     """A file as the hub's listing has it: large ones by SHA-256, small ones by Git's blob id."""
     if bare:
         return {"rfilename": path}
-    item: dict[str, Any] = {"rfilename": path, "size": len(data), "blobId": git_blob(data)}
+    size = len(data) if size is None else size
+    item: dict[str, Any] = {"rfilename": path, "size": size, "blobId": git_blob(data)}
     if path.endswith(".safetensors"):
-        item["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        item["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": size, "pointerSize": 134}
     return item
 
 
@@ -118,7 +120,7 @@ class HubHandler(Handler):
         if api:
             if unquote(rest) not in ("main", "v1/tag", COMMIT):
                 return self.say(404, X_Error_Code="RevisionNotFound")
-            siblings = [listed(file, data, hub.bare) for file, data in files.items()]
+            siblings = [listed(file, data, hub.bare, hub.claims.get(file)) for file, data in files.items()]
             return self.say(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode())
         revision, _, file = rest.partition("/")
         if revision != COMMIT or unquote(file) not in files:

@@ -16,6 +16,7 @@ from halops.models.pinned import digest_of, with_digest, without_digest
 from halops.names import ATTEMPTS
 from halops.progress import Progress
 from halops.store.base import Store
+from halops.store.disk import disk_errors, require_room
 from halops.store.meter import Meter
 from halops.store.parallel import each
 from halops.store.table import open_store
@@ -45,6 +46,9 @@ def fetch(uri: str, dest: Path, progress: Progress | None = None) -> None:
     store = open_store(without_digest(uri))
     items = _items(store, uri)
     sizes = [store.size(item.key) or 0 for item in items]
+    with disk_errors(dest):
+        dest.mkdir(parents=True, exist_ok=True)
+    require_room(dest, sum(sizes))
     meter = Meter(progress, "downloading the model", sum(sizes))
 
     def take(pair: tuple[Item, int]) -> str:

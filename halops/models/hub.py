@@ -26,7 +26,7 @@ from halops.models.download import Downloader, Expected
 from halops.models.files import choose
 from halops.names import cache_folder
 from halops.progress import Progress
-from halops.store.disk import disk_errors
+from halops.store.disk import disk_errors, require_room
 from halops.store.meter import Meter
 from halops.store.parallel import each
 
@@ -73,7 +73,9 @@ class Hub:
         self, name: str, commit: str, files: dict[str, Expected], folder: Path, progress: Progress | None
     ) -> None:
         """Fetch files of a commit into `folder`, several at once; what is there already is verified, not fetched."""
-        meter = Meter(progress, f"downloading {name}", sum(item.size or 0 for item in files.values()))
+        total = sum(item.size or 0 for item in files.values())
+        require_room(folder, total - sum(path.stat().st_size for path in folder.iterdir()))
+        meter = Meter(progress, f"downloading {name}", total)
         stop = threading.Event()
 
         def count(size: int) -> None:

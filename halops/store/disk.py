@@ -54,6 +54,17 @@ def _free(path: Path) -> str:
     return "nothing is known of the disk"
 
 
+def require_room(folder: Path, size: int) -> None:
+    """Raise HostError now, rather than hours into a download, if `size` bytes won't fit below `folder`."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise HostError(
+            f"{size / 1e9:,.1f} GB are needed, and {free / 1e9:,.1f} GB are left",
+            where=str(folder),
+            remedy="free some space (halops delete RUN), or point HALOPS_CACHE or HALOPS_WORK to a larger disk",
+        )
+
+
 @contextlib.contextmanager
 def new_file(target: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """A stream whose bytes appear at `target` at once, and only if the block ends without an exception.

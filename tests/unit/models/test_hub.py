@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from halops.errors import ConfigError, HalopsError, IntegrityError, ModelError, NotFoundError, TransientError
+from halops.errors import ConfigError, HalopsError, HostError, IntegrityError, ModelError, NotFoundError, TransientError
 from halops.models import download
 from halops.models.source import fetch_model, pin
 from halops.progress import Progress
@@ -115,6 +115,13 @@ def test_a_failure_stops_the_other_files(hub: HubServer, tmp_path: Path) -> None
     with pytest.raises(IntegrityError):
         fetch_model(URI, tmp_path / "out")
     assert time.monotonic() - began < 5  # of ten that the large file would take
+
+
+def test_a_model_that_will_not_fit_is_refused_before_its_download(hub: HubServer, tmp_path: Path) -> None:
+    hub.claims["model.safetensors"] = 10**18
+    with pytest.raises(HostError, match=r"1,000,000,000\.0 GB are needed"):
+        fetch_model(URI, tmp_path / "out")
+    assert hub.paths("cdn") == []
 
 
 def test_two_at_once_do_not_meet(hub: HubServer, model: Path, tmp_path: Path) -> None:

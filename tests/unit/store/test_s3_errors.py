@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from botocore import exceptions as aws
 
+from halops.artifact import sha256_file
 from halops.errors import ConfigError, HalopsError, HostError, IntegrityError, StoreUnavailable
 from halops.store import s3_client
 from halops.store.s3_errors import CODES, translate, translated
 from halops.store.table import open_store
 from tests.s3_server import BUCKET, S3Server, free_port, s3_server
+
+from .test_local import MOUNT, UNSHARE, can_mount, child
 
 
 def complaint(uri: str, error: type[HalopsError] = StoreUnavailable) -> str:
@@ -213,3 +216,17 @@ def test_the_local_disk_is_not_the_store(s3_http: S3Server, tmp_path: Path) -> N
         store.download("a", tmp_path / "file" / "a", store.digest("a") or "", 1)
     with pytest.raises(HostError):
         store.upload(tmp_path / "none", "b", "0" * 64)
+
+
+@pytest.mark.skipif(not can_mount(), reason="can't mount a small file system here")
+@pytest.mark.parametrize("size", [3_000_000, 40_000_000])
+def test_a_full_local_disk_is_the_hosts_fault(s3_http: S3Server, tmp_path: Path, size: int) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(size))
+    store = open_store(s3_http.uri("full"))
+    store.upload(source, "a", sha256_file(source))
+    setup = MOUNT.format(root=str(tmp_path / "small"), source=str(source))
+    setup += f"from halops.store.table import open_store\nstore = open_store({store.uri!r})"
+    done = child(setup, "store.download('a', root / 'a', sha256_file(source), source.stat().st_size)", UNSHARE)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert done.stdout.startswith("HostError no room to write: No space left on device")
