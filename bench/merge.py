@@ -195,7 +195,7 @@ def measure_all(work: Path, layers: int) -> Iterator[Run | str]:
     for name in ORDER:
         how = drop_caches((base, adapter))
         run = measure(name, base, adapter, output)
-        print(f"  {name}: {run.seconds:.1f} s, CPU {run.cpu_seconds:.1f} s, {run.peak_rss_bytes / 1e9:.2f} GB, load {run.load:.1f}", file=sys.stderr)
+        print(f"  {name}: {run.seconds:.1f} s, CPU {run.cpu_seconds:.1f} s, load {run.load:.1f}", file=sys.stderr)
         yield run
         if name == "halops" and not proved:
             proved = True

@@ -6,18 +6,18 @@ a range of rows: the dot products of a row are the same in a block as in the who
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from halops.errors import ModelError
-from halops.merge.adapter import LoraPair
 from halops.merge.cast import LARGEST, Dtype, OutOfRange, Scratch, narrow, to_float32
 from halops.merge.layout import Placed, Shard
 from halops.merge.tensors import ITEM_BYTES, TensorReader
@@ -31,29 +31,41 @@ MAX_CORES: Final = 6  # each thread has 16 MB of buffers, and the disk is the li
 Item = TypeVar("Item")
 
 
-@dataclass
-class Change:
-    """What the adapter does to one tensor: added up from its blocks, first row -> (largest |delta|, sum of squares)."""
+@dataclass(frozen=True)
+class Factors:
+    """One tensor's change, scale * b @ a: `a` is [rank, in], `b` [out, filled up to a multiple of TILE_ROWS; rank]."""
 
-    pair: LoraPair
-    parts: dict[int, tuple[float, float]] = field(default_factory=dict)
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    scale: np.float32
+
+    @classmethod
+    def of(cls, a: NDArray[np.float32], b: NDArray[np.float32], scale: float) -> Factors:
+        """From lora_A and lora_B. A power of two as the scale goes into b: that is exact, and saves a pass."""
+        filled = np.zeros((padded_rows(b.shape[0]), b.shape[1]), np.float32)
+        filled[: b.shape[0]] = b
+        if abs(math.frexp(scale)[0]) == 0.5:
+            with np.errstate(over="ignore"):
+                return cls(a, filled * np.float32(scale), np.float32(1))
+        return cls(a, filled, np.float32(scale))
+
+    def norm(self) -> float:
+        """The change's Frobenius norm, from two products of rank x rank: |BA|^2 is the sum of (B'B) * (AA')."""
+        a, b = self.a.astype(np.float64), self.b.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return abs(float(self.scale)) * math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows `start` to `stop` of one tensor. A tensor that nothing changes is a column of single elements.
-
-    `a` and `b` are lora_A, [rank, in], and lora_B, [out padded with zeros to a multiple of TILE_ROWS, rank].
-    """
+    """Rows `start` to `stop` of one tensor. A tensor that nothing changes is a column of single elements."""
 
     shard: Shard
     tensor: Placed
     start: int
     stop: int
     columns: int
-    a: NDArray[np.float32] | None = None
-    b: NDArray[np.float32] | None = None
-    change: Change | None = None
+    factors: Factors | None = None
 
     @property
     def elements(self) -> int:
@@ -94,7 +106,7 @@ class Worker:
         raw = self._raw[: block.elements * ITEM_BYTES[source.dtype]]
         self._reader.read_into(source, first * ITEM_BYTES[source.dtype], raw.data)
         data = raw
-        if block.change or source.dtype != block.tensor.dtype:
+        if block.factors or source.dtype != block.tensor.dtype:
             data = self._compute(block, raw).view(np.uint8)
         position = block.tensor.offset + first * ITEM_BYTES[block.tensor.dtype]
         self._writer.write(block.shard, position, data.data)
@@ -103,34 +115,31 @@ class Worker:
     def _compute(self, block: Block, raw: NDArray[np.uint8]) -> NDArray[np.uint16]:
         values, out = self._values[: block.elements], self._out[: block.elements]
         to_float32(raw, block.tensor.source.dtype, values)
-        if block.change:
-            self._add_delta(block, block.change, values)
+        if block.factors:
+            self._add_change(block, block.factors, values)
         try:
             narrow(values, self._dtype, out, self._scratch)
         except OutOfRange as error:
             raise _range_error(block, error.value, self._dtype) from error
         return out
 
-    def _add_delta(self, block: Block, change: Change, values: NDArray[np.float32]) -> None:
-        assert block.a is not None
-        assert block.b is not None
-        b = block.b[block.start : padded_rows(block.stop)]
+    def _add_change(self, block: Block, factors: Factors, values: NDArray[np.float32]) -> None:
+        b = factors.b[block.start : padded_rows(block.stop)]
         product = self._delta[: len(b) * block.columns].reshape(len(b), block.columns)
         delta = self._delta[: block.elements]
         with np.errstate(over="ignore", invalid="ignore"):  # narrowing refuses what isn't finite
-            np.matmul(b, block.a, out=product)
-            np.multiply(delta, np.float32(change.pair.scale), out=delta)
-            largest = max(float(delta.max(initial=0)), -float(delta.min(initial=0)))
-            change.parts[block.start] = largest, float(np.dot(delta, delta))
+            np.matmul(b, factors.a, out=product)
+            if factors.scale != 1:
+                np.multiply(delta, factors.scale, out=delta)
             np.add(values, delta, out=values)
 
 
 def _range_error(block: Block, value: float, dtype: Dtype) -> ModelError:
     source = block.tensor.source
-    changed = "merged" if block.change else "base"
+    changed = "merged" if block.factors else "base"
     if not np.isfinite(value):
         return ModelError(f"{source.name}: the {changed} tensor holds {value:g}", where=str(source.file),
-                          remedy="train again with a lower learning rate" if block.change else
+                          remedy="train again with a lower learning rate" if block.factors else
                           "give an undamaged base model")  # fmt: skip
     return ModelError(
         f"{source.name} reaches {value:,.0f}, and {dtype} ends at {LARGEST[dtype]:,.0f}: it would become infinite",

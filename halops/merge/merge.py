@@ -6,22 +6,19 @@ This is bit for bit PEFT's merge_and_unload with the base in float32, then cast;
 from __future__ import annotations
 
 import json
-import math
 import resource
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from halops.errors import ConfigError, Interrupted
 from halops.merge.adapter import Adapter, read_adapter, resolve_targets
-from halops.merge.blocks import Block, Change, Worker, padded_rows, run_threads, split_rows
+from halops.merge.blocks import Block, Factors, Worker, padded_rows, run_threads, split_rows
 from halops.merge.cast import Dtype
 from halops.merge.companions import CONFIG, copy_companions, merged_config, read_base_config
 from halops.merge.layout import Placed, Shard, plan_shards
@@ -67,16 +64,15 @@ def merge_adapter(
     lora = read_adapter(adapter)
     tensors = resolve_targets(lora, read_model(base), config)
     shards = plan_shards(tensors, dtype, max_shard_bytes)
-    changes = {name: Change(pair) for name, pair in lora.pairs.items()}
     with ShardWriter(output, shards) as writer:
         copy_companions(base, adapter, output)
-        _merge(shards, changes, writer, dtype, progress or Progress(), stop or threading.Event())
+        norms = _merge(shards, lora, writer, dtype, progress or Progress(), stop or threading.Event())
         writer.commit()
-    (output / LEDGER).write_bytes(_ledger(lora, changes, len(tensors), dtype))
+    (output / LEDGER).write_bytes(_ledger(lora, norms, len(tensors), dtype))
     (output / CONFIG).write_bytes(merged_config(config, dtype))
     return {
-        "merged_tensors": len(changes),
-        "copied_tensors": len(tensors) - len(changes),
+        "merged_tensors": len(lora.pairs),
+        "copied_tensors": len(tensors) - len(lora.pairs),
         "bytes_written": sum(shard.size for shard in shards),
         "peak_rss_bytes": peak_rss_bytes(),
     }
@@ -89,56 +85,55 @@ def _check_folders(base: Path, adapter: Path, output: Path) -> None:
 
 def _merge(
     shards: tuple[Shard, ...],
-    changes: Mapping[str, Change],
+    lora: Adapter,
     writer: ShardWriter,
     dtype: Dtype,
     progress: Progress,
     stop: threading.Event,
-) -> None:
+) -> dict[str, float]:
+    """Write all tensors. Returns each change's norm, by tensor."""
+    norms: dict[str, float] = {}
     report = _Reporter(progress, sum(tensor.size for shard in shards for tensor in shard.tensors))
-    room = _room(shards, changes)
+    room = _room(shards, lora)
     # One BLAS thread for each of ours: OpenBLAS would let them wait for its own pool, one after the other.
     with TensorReader() as reader, threadpool_limits(1, "blas"):
-        blocks = _blocks(shards, changes, reader, stop)
+        blocks = _blocks(shards, lora, reader, stop, norms)
         run_threads(blocks, lambda: Worker(reader, writer, dtype, room), report)
+    return norms
 
 
-def _as_rows(tensor: Placed, changes: Mapping[str, Change]) -> tuple[int, int]:
-    if tensor.source.name in changes:
+def _as_rows(tensor: Placed, lora: Adapter) -> tuple[int, int]:
+    if tensor.source.name in lora.pairs:
         rows, columns = tensor.source.shape
         return rows, columns
     return tensor.source.elements, 1
 
 
-def _room(shards: tuple[Shard, ...], changes: Mapping[str, Change]) -> tuple[int, int]:
+def _room(shards: tuple[Shard, ...], lora: Adapter) -> tuple[int, int]:
     """Elements of the largest block: as stored, and with rows of zeros to fill it."""
-    shapes = {_as_rows(tensor, changes) for shard in shards for tensor in shard.tensors}
-    largest = [(stop - start, columns) for rows, columns in shapes for start, stop in split_rows(rows, columns)]
+    shapes = {_as_rows(tensor, lora) for shard in shards for tensor in shard.tensors}
+    blocks = [(stop - start, columns) for rows, columns in shapes for start, stop in split_rows(rows, columns)]
     return (
-        max((rows * columns for rows, columns in largest), default=0),
-        max((padded_rows(rows) * columns for rows, columns in largest), default=0),
+        max((rows * columns for rows, columns in blocks), default=0),
+        max((padded_rows(rows) * columns for rows, columns in blocks), default=0),
     )
 
 
-def _padded(b: NDArray[np.float32]) -> NDArray[np.float32]:
-    out = np.zeros((padded_rows(b.shape[0]), b.shape[1]), np.float32)
-    out[: b.shape[0]] = b
-    return out
-
-
 def _blocks(
-    shards: tuple[Shard, ...], changes: Mapping[str, Change], reader: TensorReader, stop: threading.Event
+    shards: tuple[Shard, ...], lora: Adapter, reader: TensorReader, stop: threading.Event, norms: dict[str, float]
 ) -> Iterator[Block]:
     """Every block in the order of the output; a pair of matrices is read when its tensor is reached."""
     for shard in shards:
         for tensor in shard.tensors:
-            change = changes.get(tensor.source.name)
-            rows, columns = _as_rows(tensor, changes)
-            a, b = (reader.float32(change.pair.a), _padded(reader.float32(change.pair.b))) if change else (None, None)
+            name, factors = tensor.source.name, None
+            if pair := lora.pairs.get(name):
+                factors = Factors.of(reader.float32(pair.a), reader.float32(pair.b), pair.scale)
+                norms[name] = factors.norm()
+            rows, columns = _as_rows(tensor, lora)
             for start, end in split_rows(rows, columns):
                 if stop.is_set():
                     raise Interrupted("stopped while merging", remedy="the same command starts the merge again")
-                yield Block(shard, tensor, start, end, columns, a, b, change)
+                yield Block(shard, tensor, start, end, columns, factors)
 
 
 class _Reporter:
@@ -154,23 +149,19 @@ class _Reporter:
             self._progress("merging", done=self._done, total=self._total, unit="bytes")
 
 
-def _ledger(adapter: Adapter, changes: Mapping[str, Change], tensors: int, dtype: Dtype) -> bytes:
+def _ledger(adapter: Adapter, norms: Mapping[str, float], tensors: int, dtype: Dtype) -> bytes:
     """merge.json: what changed, and by how much; norms are Frobenius norms of scale * B @ A."""
-    entries: list[dict[str, Any]] = []
-    for name, change in sorted(changes.items()):
-        largest = max((part[0] for part in change.parts.values()), default=0.0)
-        squares = math.fsum(part[1] for part in change.parts.values())
-        pair = change.pair
-        entries.append({
-            "name": name, "shape": [pair.b.shape[0], pair.a.shape[1]], "rank": pair.rank, "scale": pair.scale,
-            "max_abs_delta": largest, "norm_delta": math.sqrt(squares),
-        })  # fmt: skip
+    entries = [
+        {"name": name, "shape": [pair.b.shape[0], pair.a.shape[1]], "rank": pair.rank, "scale": pair.scale,
+         "norm_delta": norms[name]}
+        for name, pair in sorted(adapter.pairs.items())
+    ]  # fmt: skip
     ledger = {
         "kind": "halops/merge/v1",
         "dtype": dtype,
         "arithmetic": "float32",
         "adapter": adapter.config.model_dump(mode="json"),
-        "copied_tensors": tensors - len(changes),
+        "copied_tensors": tensors - len(entries),
         "tensors": entries,
     }
     return json.dumps(ledger, indent=1).encode() + b"\n"

@@ -53,11 +53,15 @@ class ShardWriter:
             self._partial(shard).unlink(missing_ok=True)
 
     def write(self, shard: Shard, offset: int, data: memoryview) -> None:
-        """Write bytes at an absolute position of a shard."""
+        """Write bytes at an absolute position of a shard, and have the kernel begin to store them."""
         descriptor = self._files[shard.name]
         done = 0
         while done < len(data):
             done += os.pwrite(descriptor, data[done:], offset + done)
+        if hasattr(os, "posix_fadvise"):
+            # For dirty pages this starts the write-back, which would else wait until a tenth of memory is dirty and
+            # leave gigabytes to the final fsync. The pages stay cached: the next stages read them.
+            os.posix_fadvise(descriptor, offset, len(data), os.POSIX_FADV_DONTNEED)
 
     def commit(self) -> None:
         """Flush every shard to the disk, give it its name, then write the index."""

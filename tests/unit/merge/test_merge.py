@@ -79,8 +79,7 @@ def test_writes_the_ledger_and_counts(pair: Pair) -> None:
     entry = next(entry for entry in ledger["tensors"] if entry["name"] == UP)
     delta = expected(pair, UP) - expected(pair, UP, scale=0)
     assert (entry["shape"], entry["rank"], entry["scale"]) == ([130, 64], 4, 2.0)
-    assert entry["max_abs_delta"] == pytest.approx(np.abs(delta).max(), rel=1e-5)
-    assert entry["norm_delta"] == pytest.approx(np.linalg.norm(delta), rel=1e-5)
+    assert entry["norm_delta"] == pytest.approx(np.linalg.norm(delta), rel=1e-6)
 
 
 def test_same_dtype_is_copied_bit_for_bit(pair: Pair) -> None:

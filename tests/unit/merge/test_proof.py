@@ -234,3 +234,17 @@ def test_no_adapter(pair: Pair, tmp_path: Path) -> None:
     merge_adapter(pair.base, pair.adapter, pair.output)
     with pytest.raises(NotFoundError, match="adapter_config"):
         prove_merge(pair.base, tmp_path, pair.output)
+
+
+def test_names_tensors_that_no_plain_lora_has(pair: Pair) -> None:
+    merge_adapter(pair.base, pair.adapter, pair.output)
+    magnitude = f"base_model.model.{UP.removesuffix('.weight')}.lora_magnitude_vector"
+    pair.lora[magnitude] = ("F32", np.ones(130, np.float32))
+    assert failed(proof(pair.write())) == [magnitude]
+
+
+def test_names_targets_that_the_base_lacks(pair: Pair) -> None:
+    merge_adapter(pair.base, pair.adapter, pair.output)
+    for half, shape in (("A", (4, 64)), ("B", (64, 4))):
+        pair.lora[f"base_model.model.model.layers.9.up_proj.lora_{half}.weight"] = ("F32", np.ones(shape, np.float32))
+    assert failed(proof(pair.write())) == ["model.layers.9.up_proj.weight"]
