@@ -32,14 +32,15 @@ def command(run: str | None, model: Path | None, **options: Any) -> None:
 
     from halops.cli.serving import served, server_log
     from halops.llamacpp.process import usable_cores
-    from halops.llamacpp.server import LlamaServer, server_argv
+    from halops.llamacpp.server import LlamaServer, has_own_template, server_argv
 
     chosen = served(run, model, options)
     keys = options["api_key_file"]
     if options["dry_run"]:
         argv = server_argv(
-            chosen.toolchain, chosen.model, chosen.serving, cores=usable_cores(), alias=chosen.alias, api_key_file=keys
-        )
+            chosen.toolchain, chosen.model, chosen.serving, cores=usable_cores(), alias=chosen.alias,
+            api_key_file=keys, own_template=has_own_template(chosen.model),
+        )  # fmt: skip
         click.echo(shlex.join(argv))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -22,6 +22,7 @@ from halops.sections import Serving
 READY_SECONDS = 600.0  # a 7B's F16 file from a slow disk
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach our loopback
 OUR_MARK = "namespace(tools=false)"
+CHATML_MARK = "<|im_start|>"
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 # What its log says when the file is at fault, not the machine.
 _DAMAGED = ("invalid magic", "corrupted or incomplete", "failed to read", "invalid GGUF", "failed to load GGUF",
@@ -51,8 +52,8 @@ def server_argv(
         port, host: instead of the section's.
         lora: a GGUF LoRA on top of the model.
         api_key_file: keys that clients must send, one a line.
-        own_template: the file's template is ours and knows tools, which llama.cpp's ChatML doesn't; without tools
-            both give the same ids.
+        own_template: the file's own template is used even where the section says chatml: that of another family, or
+            ours that knows tools, which llama.cpp's ChatML doesn't; without tools ours gives the same ids.
     """
     argv = [str(tools.server), "--model", str(model), "--alias", alias]
     argv += ["--host", host or serving.host, "--port", str(port or serving.port)]
@@ -71,11 +72,13 @@ def server_argv(
 
 
 def has_own_template(model: Path) -> bool:
-    """Whether a GGUF file carries a template that HALops wrote for chats with tools (`halops.chat_template`)."""
+    """Whether a GGUF file must be served with the template that it carries: one of another family than ChatML, or one
+    that HALops wrote for chats with tools (`halops.chat_template`)."""
     try:
-        return OUR_MARK in str(read_metadata(model).get(CHAT_TEMPLATE))
+        template = str(read_metadata(model).get(CHAT_TEMPLATE) or "")
     except (IntegrityError, NotFoundError):
         return False  # the server will say what is wrong with the file
+    return bool(template) and (OUR_MARK in template or CHATML_MARK not in template)
 
 
 class LlamaServer:

@@ -11,16 +11,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from halops.artifact import sha256_file, walk_files
 from halops.errors import HostError, IntegrityError, ModelError
+from halops.llamacpp.gguf_file import read_metadata
 from halops.models.formats import check_gguf
 from halops.names import cache_folder
 from halops.progress import Progress
 from halops.store.disk import disk_errors
 from halops.store.local import LocalStore
 
-RECIPE = 1  # counts up when the same GGUF would give other files
+RECIPE = 2  # counts up when the same GGUF would give other files
 RECORD = "halops-files.json"
 
 log = logging.getLogger(__name__)
@@ -124,9 +126,21 @@ def convert(gguf: Path, folder: Path) -> None:
         ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    _split_digits(tokenizer, gguf)
     with disk_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _split_digits(tokenizer: Any, gguf: Path) -> None:
+    """SmolLM's pre-tokenizer takes digits one by one, those beyond ASCII too; transformers' GGUF reader forgets that."""
+    from tokenizers import pre_tokenizers
+
+    if read_metadata(gguf).get("tokenizer.ggml.pre") == "smollm":
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ])  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -61,16 +61,15 @@ def training_chats(data: Path) -> Iterator[Chat]:
 
 
 def heldout_chats(data: Path, longest: int) -> Iterator[Chat]:
-    """The held-out conversations, each with its first row.
+    """The held-out conversations, each with its row; one that became several rows is left out, since a row may then
+    begin in the midst of it.
 
     Args:
         longest: `training.max_seq_length`; a row of that length may have been cut, and is left out.
     """
-    first: dict[int, dict[str, Any]] = {}
-    for row in _rows(data / "heldout.jsonl"):
-        first.setdefault(row["line"], row)
+    whole = {row["line"]: row for row in _rows(data / "heldout.jsonl") if not row.get("part")}
     for chat in _rows(data / "heldout.messages.jsonl"):
-        found = first.get(chat["line"])
+        found = whole.get(chat["line"])
         if found and len(found["input_ids"]) < longest:
             yield from _chat(chat, found)
 

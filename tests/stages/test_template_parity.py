@@ -89,10 +89,6 @@ def test_a_chatml_model_is_trained_on_the_ids_that_llama_servers_chatml_makes(sm
         assert sorted(trained_after) == sorted(served)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="the folder that transformers makes of the GGUF lacks SmolLM2's splitting of digits; llama.cpp has it",
-)
 def test_digits_that_are_not_ascii(smollm2: Path, serve: Serve) -> None:
     tokenizer = ChatTokenizer(smollm2)
     text = Renderer(tokenizer, tokenizer.serving_template()).template.render(ODD_NUMBERS)

@@ -36,16 +36,16 @@ def test_turns_carry_their_spans(tmp_path: Path) -> None:
     assert second.answer == SAY
 
 
-def test_held_out_messages_meet_their_first_row(tmp_path: Path) -> None:
+def test_held_out_messages_meet_their_row_if_it_is_whole(tmp_path: Path) -> None:
     rows = [
-        {"id": "a", "line": 3, "input_ids": [1, 2, 3], "trained": [[1, 3]], "part": [1, 2]},
-        {"id": "a", "line": 3, "input_ids": [4, 5, 6], "trained": [[1, 3]], "part": [2, 2]},
+        {"id": "parts", "line": 3, "input_ids": [1, 2, 3], "trained": [[1, 3]], "part": [1, 2]},
+        {"id": "parts", "line": 3, "input_ids": [4, 5, 6], "trained": [[1, 3]], "part": [2, 2]},
+        {"id": "whole", "line": 4, "input_ids": [7, 8, 9], "trained": [[1, 3]]},
         {"id": "cut", "line": 5, "input_ids": [0] * 8, "trained": [[1, 8]]},
     ]
-    messages = [_sample("a", 3, [ASK, SAY, ASK, SAY]), _sample("cut", 5), _sample("gone", 9)]
+    messages = [_sample("parts", 3), _sample("whole", 4), _sample("cut", 5), _sample("gone", 9)]
     (chat,) = heldout_chats(_folder(tmp_path, [], rows, messages), longest=8)
-    assert chat.input_ids == (1, 2, 3)
-    assert len(chat.turns) == 1  # the second turn is in another row
+    assert (chat.id, chat.input_ids) == ("whole", (7, 8, 9))
 
 
 def test_an_answer_that_begins_with_white_space_is_left_out(tmp_path: Path) -> None:
