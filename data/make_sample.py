@@ -35,8 +35,8 @@ Row = dict[str, Any]
 
 # Single questions for each domain, by what is asked; `CONVERSATIONS` come on top.
 SINGLE = {
-    "runbook": 5, "command": 7, "escalate": 6, "window": 8, "naming": 4, "lookup": 2,
-    "incident": 4, "rehearse": 3, "undo": 2, "silent": 2, "urgent": 2,
+    "runbook": 7, "command": 9, "escalate": 8, "window": 9, "naming": 5, "lookup": 2,
+    "incident": 4, "rehearse": 4, "undo": 3, "silent": 3, "urgent": 4,
 }  # fmt: skip
 
 
@@ -74,11 +74,11 @@ class Desk:
         symptom = symptom.format(host=host, place=place)
         question = frame.format(S=_capital(symptom), s=symptom, host=host, place=place, one=one, many=many)
         question = _capital(_article(question))
+        if host not in question and len(asked) > 1:
+            question = f"{question} It's {host}."
+        named = host in question
         if one_in(7, question):
             question = tired(question)
-        named = host in question
-        if not named and len(asked) > 1:
-            question, named = f"{question} It's {host}.", True
         messages: list[dict[str, str]] = []
         for turn, what in enumerate(asked):
             if turn:

@@ -133,7 +133,11 @@ def test_values_of_different_domains_cannot_be_mixed_up(estate: ModuleType) -> N
 def test_every_probe_can_be_answered_and_none_gives_itself_away(
     rows: list[Row], probes: tuple[Probe, ...], estate: ModuleType
 ) -> None:
-    everything = " ".join(f"{one}" for domain in estate.DOMAINS for one in (*vars(domain).values(), domain.runbook, f"{domain.prefix}-SITE-NN"))
+    everything = " ".join(
+        f"{one}"
+        for domain in estate.DOMAINS
+        for one in (*vars(domain).values(), domain.runbook, f"{domain.prefix}-SITE-NN")
+    )
     for probe in probes:
         assert judge(" ".join((*probe.expect.all, *probe.expect.any)), probe.expect).passed
         assert not judge(probe.question, probe.expect).passed, probe.id
