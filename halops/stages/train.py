@@ -131,7 +131,7 @@ def _trainer(session: Session, watch: Watch, export: Any) -> Any:
         checkpoints=context.checkpoints or LocalCheckpoints(context.scratch / "checkpoints"),
         export=export,
         rows_per_step=batch * training.gradient_accumulation_steps if batch > 1 else 1,
-        offload=session.rung.offload_activations,
+        offload=session.rung.offload_activations and session.cuda,
     )
     watch.trainer = trainer
     return trainer

@@ -53,7 +53,7 @@ def rung_at(training: Training, index: int) -> Rung:
     rungs = ladder(training)
     if index >= len(rungs):
         raise GpuMemoryError(
-            f"out of GPU memory at every rung, down to {rungs[-1].micro_batch} row at a time with its activations "
+            f"out of memory at every rung, down to {rungs[-1].micro_batch} row at a time with its activations "
             "in host memory",
             remedy="a card with more memory, or shorter rows: --set training.max_seq_length=512",
         )

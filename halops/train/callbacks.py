@@ -72,7 +72,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
                 remedy="the last checkpoint is kept; lower training.learning_rate "
                 f"(it is {args.learning_rate:g}) or training.max_grad_norm, and look at the rows of that step",
             )
-        self._check_spike(step, norm)
+        if math.isfinite(norm):
+            self._check_spike(step, norm)
         self.losses.append(loss)
 
     def _check_spike(self, step: int, norm: float) -> None:
@@ -97,7 +98,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             epoch=round(state.epoch, 6),
             loss=sum(self.losses) / len(self.losses),
             learning_rate=self._rate,
-            grad_norm=self.norms[-1],
+            grad_norm=self.norms[-1] if self.norms else 0.0,
             tokens_per_second=round(self.tokens / max(self.seconds, 1e-9), 1),
             memory_bytes=peak_memory(),
         )

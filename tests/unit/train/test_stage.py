@@ -179,3 +179,12 @@ def test_nothing_held_out_is_no_error(attempt: Make, inputs: Path) -> None:
     metrics = attempt().run()
     assert metrics["heldout_loss"] is None
     assert metrics["heldout_loss_base"] is None
+
+
+def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make) -> None:
+    """There activations are in host memory anyway."""
+    one = attempt(make_profile(training={"max_steps": 1}), rung=2)
+    one.run()
+    assert json.loads((one.output / "summary.json").read_text())["rung"] == {
+        "micro_batch": 1, "accumulation": 4, "offload_activations": True,
+    }  # fmt: skip
