@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halops.artifact import Manifest, sha256_tree
+from halops.disk import disk_errors, require_room
 from halops.errors import IntegrityError, NotFoundError
 from halops.models.files import choose
 from halops.models.folder import changed
@@ -16,7 +17,6 @@ from halops.models.pinned import digest_of, with_digest, without_digest
 from halops.names import ATTEMPTS
 from halops.progress import Progress
 from halops.store.base import Store
-from halops.store.disk import disk_errors, require_room
 from halops.store.meter import Meter
 from halops.store.parallel import each
 from halops.store.table import open_store

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from halops.artifact import sha256_file, walk_files
+from halops.disk import disk_errors
 from halops.errors import HostError, IntegrityError, ModelError
 from halops.llamacpp.gguf_file import read_metadata
 from halops.models.formats import check_gguf
 from halops.names import cache_folder
 from halops.progress import Progress
-from halops.store.disk import disk_errors
 from halops.store.local import LocalStore
 
 RECIPE = 2  # counts up when the same GGUF would give other files
@@ -133,7 +133,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _split_digits(tokenizer: Any, gguf: Path) -> None:
-    """SmolLM's pre-tokenizer takes digits one by one, those beyond ASCII too; transformers' GGUF reader forgets that."""
+    """SmolLM's pre-tokenizer takes digits one by one, also beyond ASCII; transformers' GGUF reader forgets that."""
     from tokenizers import pre_tokenizers
 
     if read_metadata(gguf).get("tokenizer.ggml.pre") == "smollm":

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from halops.artifact import Frozen
+from halops.disk import disk_errors
 from halops.errors import ModelError, NotFoundError
 from halops.sections import Dimensions
-from halops.store.disk import disk_errors
 
 
 class Family(Frozen):

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import httpx
 
+from halops.disk import OnBytes, disk_errors
 from halops.errors import HalopsError, IntegrityError, ModelError, NotFoundError, TransientError
-from halops.store.base import OnBytes
-from halops.store.disk import disk_errors
 
 BLOCK = 1 << 20
 TRIES = 6  # in a row without a new byte

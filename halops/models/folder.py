@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from halops.artifact import sha256_file, sha256_tree
+from halops.disk import disk_errors, link_or_copy, temporary_name
 from halops.errors import IntegrityError, NotFoundError
 from halops.models.dequantize import dequantize_once
 from halops.models.files import choose
 from halops.models.pinned import digest_of, with_digest, without_digest
 from halops.progress import Progress
-from halops.store.disk import disk_errors, link_or_copy, temporary_name
 from halops.store.meter import Meter
 from halops.store.parallel import each
 from halops.store.table import file_path

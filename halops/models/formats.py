@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from halops.disk import disk_errors
 from halops.errors import IntegrityError, ModelError
-from halops.store.disk import disk_errors
 
 MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 

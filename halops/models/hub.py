@@ -21,12 +21,12 @@ import httpx
 
 from halops import __version__
 from halops.artifact import sha256_bytes
+from halops.disk import disk_errors, require_room
 from halops.errors import ConfigError, IntegrityError, Interrupted, TransientError
 from halops.models.download import Downloader, Expected
 from halops.models.files import choose
 from halops.names import cache_folder
 from halops.progress import Progress
-from halops.store.disk import disk_errors, require_room
 from halops.store.meter import Meter
 from halops.store.parallel import each
 

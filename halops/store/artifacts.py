@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from halops.artifact import sha256_file
+from halops.disk import disk_errors
 from halops.errors import NotFoundError
 from halops.names import DATASETS
 from halops.progress import Progress
 from halops.store.base import Store
 from halops.store.checkpoints import StoredCheckpoints
 from halops.store.commit import clean_attempts, fetch, publish, read_manifest, verify_stored
-from halops.store.disk import disk_errors
 from halops.store.meter import Meter
 
 __all__ = [

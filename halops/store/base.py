@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
-OnBytes = Callable[[int], None]
+from halops.disk import OnBytes
 
 
 class Store(Protocol):

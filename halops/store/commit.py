@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from halops.artifact import FileEntry, Manifest, sha256_file, walk_files
+from halops.disk import disk_errors
 from halops.errors import HalopsError, IntegrityError, TransientError
 from halops.names import ATTEMPTS, MANIFEST
 from halops.progress import Progress
 from halops.store.base import Store
-from halops.store.disk import disk_errors
 from halops.store.keys import safe_path
 from halops.store.meter import Meter
 from halops.store.parallel import each

@@ -6,8 +6,6 @@ from collections.abc import Collection
 
 from halops.errors import IntegrityError
 
-TEMPORARY = ".halops-tmp-"  # begins the name of a file that is still being written; never listed
-
 
 def safe_path(path: str) -> str:
     """`path` itself, if it is relative and stays below the folder that it will be joined to.

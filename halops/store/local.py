@@ -9,10 +9,9 @@ import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from halops.disk import TEMPORARY, OnBytes, disk_error, disk_errors, link_or_copy, new_file, pump, temporary_name
 from halops.errors import IntegrityError, StoreUnavailable
-from halops.store.base import OnBytes
-from halops.store.disk import disk_error, disk_errors, link_or_copy, new_file, pump, temporary_name
-from halops.store.keys import TEMPORARY, kept, safe_path
+from halops.store.keys import kept, safe_path
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 

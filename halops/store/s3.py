@@ -19,9 +19,8 @@ from urllib.parse import quote, urlencode
 
 from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
+from halops.disk import OnBytes, new_file
 from halops.errors import IntegrityError, StoreUnavailable
-from halops.store.base import OnBytes
-from halops.store.disk import new_file
 from halops.store.keys import below, kept, safe_path
 from halops.store.s3_client import BLOCK, CHECK_SECONDS, TRIES, make_client, transfer_config
 from halops.store.s3_errors import ABSENT, code_of, translated

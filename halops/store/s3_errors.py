@@ -8,8 +8,8 @@ from pathlib import Path
 
 from botocore import exceptions as aws
 
+from halops.disk import disk_error
 from halops.errors import ConfigError, HalopsError, IntegrityError, StoreUnavailable
-from halops.store.disk import disk_error
 
 ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 CORRUPT = frozenset({

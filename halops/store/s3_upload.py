@@ -19,8 +19,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.utils import ReadFileChunk  # type: ignore[import-untyped]  # ships no types
 
+from halops.disk import OnBytes
 from halops.errors import IntegrityError, Interrupted
-from halops.store.base import OnBytes
 
 PART_BYTES = 64 << 20
 WORKERS = 16

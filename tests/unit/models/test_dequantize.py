@@ -13,6 +13,7 @@ from halops.errors import IntegrityError
 from halops.models import dequantize
 from tests.s3_server import ROOT
 
+PLACE = f"key-r{dequantize.RECIPE}"
 GGUF = b"GGUF\3\0\0\0" + (1).to_bytes(8, "little") * 2
 
 
@@ -33,7 +34,7 @@ def test_a_damaged_cache_is_made_again(
     gguf: Path, model: Path, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     dequantize.dequantize_once(lambda _: gguf, "key", tmp_path / "one")
-    path = cache / "models" / "key-r1" / (dequantize.RECORD if damage == "record" else "model.safetensors")
+    path = cache / "models" / PLACE / (dequantize.RECORD if damage == "record" else "model.safetensors")
     data = bytearray(path.read_bytes())
     path.unlink()  # the copies made before share its bytes
     if damage == "flip":
@@ -60,7 +61,7 @@ def test_a_kill_while_it_is_made_leaves_nothing_that_counts(
     assert not dequantize.cached_model("key", tmp_path / "one")
     dequantize.dequantize_once(lambda _: gguf, "key", tmp_path / "two")
     assert contents(tmp_path / "two") == contents(model)
-    assert [path.name for path in (cache / "models").iterdir() if path.is_dir()] == ["key-r1"]  # leftovers go
+    assert [path.name for path in (cache / "models").iterdir() if path.is_dir()] == [PLACE]  # leftovers go
 
 
 def test_a_failure_leaves_nothing(gguf: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,4 +72,4 @@ def test_a_failure_leaves_nothing(gguf: Path, tmp_path: Path, cache: Path, monke
     monkeypatch.setattr(dequantize, "convert", fail)
     with pytest.raises(IntegrityError):
         dequantize.dequantize_once(lambda _: gguf, "key", tmp_path / "one")
-    assert [path.name for path in (cache / "models").iterdir()] == ["key-r1.lock"]
+    assert [path.name for path in (cache / "models").iterdir()] == [f"{PLACE}.lock"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from halops.artifact import sha256_file
+from halops.disk import TEMPORARY
 from halops.errors import IntegrityError, NotFoundError, StoreUnavailable
 from halops.store.artifacts import put_dataset
-from halops.store.keys import TEMPORARY
 from halops.store.local import LocalStore
 
 Blob = Callable[..., Path]

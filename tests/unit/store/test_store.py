@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from halops.artifact import sha256_file
+from halops.disk import TEMPORARY
 from halops.errors import IntegrityError
-from halops.store.keys import TEMPORARY
 
 from .conftest import Place
 

@@ -8,14 +8,15 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from halops.errors import HalopsError, HostError
-from halops.store.base import OnBytes
-from halops.store.keys import TEMPORARY
 
+OnBytes = Callable[[int], None]  # told how many bytes went by
+
+TEMPORARY = ".halops-tmp-"  # begins the name of a file that is still being written
 BLOCK = 1 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
