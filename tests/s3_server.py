@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from halops.process import die_with_parent
+
 ROOT = Path(__file__).resolve().parent.parent
 ACCESS, SECRET, REGION = "halops-test", "halops-test-secret", "us-east-1"
 BUCKET = "bucket"
@@ -78,7 +80,10 @@ def s3_server(
                "--port", f"127.0.0.1:{port}", *arguments, "posix", str(folder)]  # fmt: skip
     log = work / "versitygw.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
+        # preexec_fn: a test run that is killed takes its server with it
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, start_new_session=True, preexec_fn=die_with_parent
+        )
     server = S3Server(f"{'https' if tls else 'http'}://127.0.0.1:{port}", folder, environment, process)
     try:
         wait_for_port(port, process, log)
