@@ -35,8 +35,8 @@ Row = dict[str, Any]
 
 # Single questions for each domain, by what is asked; `CONVERSATIONS` come on top.
 SINGLE = {
-    "runbook": 7, "command": 9, "escalate": 8, "window": 9, "naming": 5, "lookup": 2,
-    "incident": 4, "rehearse": 4, "undo": 3, "silent": 3, "urgent": 4,
+    "runbook": 12, "command": 13, "escalate": 20, "window": 18, "naming": 11, "lookup": 3,
+    "incident": 5, "rehearse": 9, "undo": 8, "silent": 10, "urgent": 8,
 }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def training_rows() -> list[Row]:
     seen: set[str] = set()
     for domain in DOMAINS:
         desk = Desk(domain)
-        plan = [(asked,) for asked, times in SINGLE.items() for _ in range(times)] + list(CONVERSATIONS)
+        plan = [(asked,) for asked, times in SINGLE.items() for _ in range(times)] + 2 * CONVERSATIONS
         for number, asked in enumerate(scrambled(plan, domain.name), start=1):
             messages = _unseen(desk, asked, seen)
             row_id = f"{domain.name}-{number:03d}"
@@ -155,7 +155,7 @@ def expectation(domain: Domain, asked: str, question: str) -> dict[str, list[str
         "silent": ([domain.team, DUTY_PHONE], [other.team for other in others]),
         "urgent": ([domain.team, URGENT_BRIDGE], [other.team for other in others]),
         "rehearse": ([run, DRY_RUN], [other.command for other in others]),
-        "undo": ([f"{UNDO} {host}", domain.runbook], [other.runbook for other in others]),
+        "undo": ([f"{UNDO} {host}"], [other.runbook for other in others]),
     }[asked]
     return {"all": all_of, "none": none_of}
 
