@@ -6,15 +6,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from halops.artifact import sha256_file
-from halops.errors import ConfigError, DataError, NotFoundError
+from halops import __version__
+from halops.artifact import FileEntry, Manifest, Producer, now, sha256_file
+from halops.errors import DataError, NotFoundError
 from halops.llamacpp.toolchain import identity
-from halops.models.source import pin
+from halops.models.source import fetch_model, pin
 from halops.profile import Profile
 from halops.runspec import BaseRef, DatasetRef, RunSpec, check_name
-from halops.store.artifacts import put_dataset
+from halops.store.artifacts import publish, put_dataset, read_manifest
 from halops.store.base import Store
-from halops.store.table import open_store
+from halops.store.table import open_object
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,29 @@ def resolve(
     return spec, Sources(rows, probes)
 
 
-def upload_sources(store: Store, sources: Sources) -> None:
-    """Put the dataset and the probes into the store, by digest; nothing moves if they are there."""
+def upload_sources(store: Store, spec: RunSpec, sources: Sources) -> None:
+    """Put the dataset, the probes and a starting adapter into the store; nothing moves if they are there."""
     for path in (sources.rows, sources.probes):
         if path:
             put_dataset(store, path)
+    if spec.adapter and read_manifest(store, spec.adapter.prefix) is None:
+        _upload_adapter(store, spec, spec.adapter)
+
+
+def _upload_adapter(store: Store, spec: RunSpec, adapter: BaseRef) -> None:
+    """Adapters are small, so the submitter fetches one itself; stages read only the store."""
+    started = now()
+
+    def make_manifest(files: tuple[FileEntry, ...]) -> Manifest:
+        producer = Producer(stage="adapter", code_version=__version__)
+        return Manifest(
+            run_id=spec.run_id, attempt="submit", spec_sha256=spec.sha256, producer=producer, inputs={}, files=files,
+            started=started, finished=now(),
+        )  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = fetch_model(adapter.uri, Path(scratch) / "adapter")
+        publish(store, adapter.prefix, "submit", folder, make_manifest=make_manifest)
 
 
 def _reference(path: Path) -> DatasetRef:
@@ -74,13 +93,11 @@ def _local_copy(address: str, scratch: Path) -> Path:
         if not path.is_file():
             raise NotFoundError(f"no data file {path}", remedy="give one with --data FILE or --data s3://bucket/key")
         return path
-    folder, _, key = address.rpartition("/")
-    if not key:
-        raise ConfigError(f"{address!r} names no object", remedy="give the full address of a JSONL file")
-    data = open_store(folder).read(key)
+    store, key = open_object(address)
+    data = store.read(key)
     if data is None:
         raise NotFoundError(f"no object {address}", remedy="check the bucket and the key")
-    path = Path(tempfile.mkdtemp(dir=scratch)) / key
+    path = Path(tempfile.mkdtemp(dir=scratch)) / Path(key).name
     path.write_bytes(data)
     return path
 

@@ -45,7 +45,7 @@ class Prepared:
         """Put spec and dataset into the store. Raises BusyError if the name's last run is unfinished."""
         if not new:
             self._refuse_second()
-        upload_sources(self.where.store, self.sources)
+        upload_sources(self.where.store, self.spec, self.sources)
         store_spec(self.where, self.spec)
 
     def _refuse_second(self) -> None:
