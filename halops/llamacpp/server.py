@@ -23,10 +23,11 @@ READY_SECONDS = 600.0  # a 7B's F16 file from a slow disk
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach our loopback
 OUR_MARK = "namespace(tools=false)"
 CHATML_MARK = "<|im_start|>"
-_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 # What its log says when the file is at fault, not the machine.
 _DAMAGED = ("invalid magic", "corrupted or incomplete", "failed to read", "invalid GGUF", "failed to load GGUF",
             "key not found in model", "missing tensor", "wrong number of tensors", "gguf_init_from_file")  # fmt: skip
+
+_NO_MEMORY = ("out of memory", "failed to allocate", "unable to allocate", "cannot allocate memory", "bad_alloc")
 
 
 def server_argv(
@@ -94,7 +95,7 @@ class LlamaServer:
         NotFoundError: no such model file.
         BusyError: somebody else listens on the port.
         IntegrityError: the file is damaged, or no GGUF.
-        HostError: it can't run here, or not all layers fit the GPU.
+        HostError: it can't run here, or memory is short. With --fit off no layer is left out in silence.
         StageError: it ended for another reason; with the end of its log.
     """
 
@@ -204,7 +205,6 @@ class LlamaServer:
             time.sleep(0.05)
         if child.poll() is not None:  # then it was another server that answered
             raise self._ended(child.returncode)
-        self._check_layers()
 
     def _healthy(self) -> bool:
         try:
@@ -212,16 +212,6 @@ class LlamaServer:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-    def _check_layers(self) -> None:
-        """On a GPU build every layer that was asked for is on the GPU; the server itself would stay silent."""
-        found = _OFFLOADED.search(self.log.read_text(errors="replace"))
-        if found and int(found[1]) < min(int(found[2]), self._serving.n_gpu_layers):
-            raise HostError(
-                f"only {found[1]} of {found[2]} layers fit the GPU",
-                where=str(self.model),
-                remedy="set a smaller serving.file, serving.ctx_size or serving.n_gpu_layers",
-            )
 
     def _ended(self, code: int) -> HalopsError:
         text = self.log.read_text(errors="replace")
@@ -233,8 +223,9 @@ class LlamaServer:
         if code == -signal.SIGILL:
             remedy = "build llama.cpp on this machine: python -m halops.llamacpp build"
             return HostError("this processor can't run llama-server: illegal instruction", remedy=remedy)
-        if code == -signal.SIGKILL:
-            return HostError("llama-server was killed, most likely out of memory", where=str(self.model))
+        if code == -signal.SIGKILL or any(sign in text for sign in _NO_MEMORY):
+            remedy = "set a smaller serving.file, serving.ctx_size, serving.parallel or serving.n_gpu_layers"
+            return HostError("llama-server ran out of memory", where=str(self.model), remedy=remedy)
         ending = f"signal {-code}" if code < 0 else f"exit code {code}"
         return StageError(f"llama-server ended with {ending}:\n{process.tail(self.log)}", where=str(self.model))
 

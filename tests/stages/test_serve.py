@@ -18,6 +18,7 @@ from halops.chat import ChatClient
 from halops.errors import (
     BusyError,
     ConfigError,
+    HostError,
     IntegrityError,
     Interrupted,
     NotFoundError,
@@ -179,6 +180,17 @@ def test_a_missing_file_is_named(llama_cpp: Toolchain, tmp_path: Path) -> None:
         pass
 
 
+def test_too_little_memory_is_said_so(llama_cpp: Toolchain, tiny_gguf: Path, tmp_path: Path) -> None:
+    wrapper = tmp_path / "bin" / "llama-server"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nulimit -v 1000000\nexec {llama_cpp.server} "$@"\n')
+    wrapper.chmod(0o755)
+    serving = SERVING.model_copy(update={"ctx_size": 10**6})
+    limited = Toolchain(tmp_path, "limited to 1 GB")
+    with pytest.raises(HostError, match="ran out of memory"), _start(limited, tiny_gguf, tmp_path, serving):
+        pass
+
+
 def test_a_flag_that_the_server_refuses_shows_its_words(llama_cpp: Toolchain, tiny_gguf: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(StageError, match=r"(?s)exit code 1.*no-such-flag"),
@@ -204,7 +216,7 @@ def test_a_server_that_dies_is_noticed(llama_cpp: Toolchain, tiny_gguf: Path, tm
         with pytest.raises(TransientError):
             list(client.stream(QUESTION, ignore_eos=True, max_tokens=100_000, temperature=0))
         running.wait()
-        with pytest.raises(Exception, match="killed"):
+        with pytest.raises(HostError, match="ran out of memory"):  # what SIGKILL nearly always means
             running.check()
 
 

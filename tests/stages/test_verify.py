@@ -210,7 +210,7 @@ def test_a_sound_chain_passes_and_leaves_its_reports(
     sound: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HALOPS_CACHE", str(tmp_path / "cache"))
-    context = sound.with_profile(tmp_path, verify={"answers": 2, "answer_tokens": 48})
+    context = sound.with_profile(tmp_path, verify={"answers": 2, "answer_tokens": 160})
     metrics = verify.run(context)
     assert set(metrics) <= set(METRICS)
     assert metrics["parity_chats"] == 20

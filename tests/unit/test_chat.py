@@ -41,6 +41,24 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
             next(pieces)
 
 
+@pytest.mark.parametrize(
+    ("line", "kind", "words"),
+    [
+        (
+            b'data: {"error": {"code": 500, "message": "slot lost", "type": "server_error"}}',
+            TransientError,
+            "slot lost",
+        ),
+        (b'error: {"code": 400, "message": "bad grammar"}', ConfigError, "bad grammar"),
+        (b"data: {torn", TransientError, "broke off"),
+    ],
+)
+def test_an_error_in_the_middle_of_a_stream(line: bytes, kind: type[Exception], words: str) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    with _one_reply(head + line + b"\n\n") as url, ChatClient(url) as client, pytest.raises(kind, match=words):
+        list(client.stream(QUESTION))
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8081", "ftp://host", "http://", "http://host:port"])
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(ConfigError, match="no URL"):
