@@ -61,11 +61,16 @@ def wide_session(attempt: Callable[..., Attempt], base: Path, tmp_path: Path, nf
         rows = [line for line in path.read_text().splitlines() if len(json.loads(line)["input_ids"]) > 100]
         path.write_text("\n".join(rows[:4]) + "\n")
     profile = make_profile(
-        training={"max_steps": 1, "gradient_checkpointing": nf4, "max_seq_length": LENGTH},
+        training={
+            "max_steps": 1,
+            "per_device_train_batch_size": 4,
+            "gradient_checkpointing": nf4,
+            "max_seq_length": LENGTH,
+        },
         quantization={"load_in_4bit": nf4},
     )
     one = attempt(profile, inputs=inputs)
-    session = prepare(one.context, Rung(2, 2))
+    session = prepare(one.context, Rung(4, 2))
     watch = Watch(History(one.output), Progress(), threading.Event(), 1)
     return session, _trainer(session, watch, dict)
 

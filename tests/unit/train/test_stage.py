@@ -118,24 +118,26 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(attempt: Make, stop_at: i
 
 
 def test_a_killed_training_goes_on_from_its_last_checkpoint(attempt: Make, tmp_path: Path) -> None:
-    """kill -9 leaves no more than the checkpoints: those of steps 3 and 6, and records every second step."""
+    """kill -9 leaves no more than the checkpoints: here that of step 3, between two records."""
     profile = make_profile(lora={"lora_dropout": 0.05}, training={"logging_steps": 2})
     whole = attempt(profile, kept="shared")
     whole.run()
-    shutil.rmtree(tmp_path / "shared" / "8")
+    for step in ("6", "8"):
+        shutil.rmtree(tmp_path / "shared" / step)
     second = attempt(profile, kept="shared")
-    assert second.run()["resumed_from_step"] == 6
+    assert second.run()["resumed_from_step"] == 3
     assert second.curve() == whole.curve()
     assert second.adapter() == whole.adapter()
 
 
 def test_a_finished_training_trains_no_step_more(attempt: Make) -> None:
     """Killed after its last checkpoint, before its output was stored."""
-    whole = attempt(kept="shared")
+    profile = make_profile(training={"max_steps": 7})  # not the end of an epoch
+    whole = attempt(profile, kept="shared")
     metrics = whole.run()
-    second = attempt(kept="shared")
+    second = attempt(profile, kept="shared")
     again = second.run()
-    assert again["resumed_from_step"] == 8
+    assert again["resumed_from_step"] == 7
     assert second.adapter() == whole.adapter()
     assert again["heldout_loss"] == metrics["heldout_loss"]
     assert again["heldout_loss_base"] == metrics["heldout_loss_base"]
@@ -188,3 +190,24 @@ def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make) -> None:
     assert json.loads((one.output / "summary.json").read_text())["rung"] == {
         "micro_batch": 1, "accumulation": 4, "offload_activations": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_rows_come_in_steps_of_like_length(attempt: Make, batch: int) -> None:
+    """What the Trainer really draws. With one row at a time there is no padding, and a plain shuffle is better."""
+    from halops.stages.train import _trainer
+    from halops.train.arguments import Rung
+    from halops.train.callbacks import Watch
+    from halops.train.history import History
+    from halops.train.session import prepare
+
+    one = attempt(
+        make_profile(training={"per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // batch})
+    )
+    session = prepare(one.context, Rung(batch, 4 // batch))
+    trainer = _trainer(session, Watch(History(one.output), one.context.progress, one.stop, 1), dict)
+    drawn = [length for part in trainer.get_train_dataloader() for length in part["lengths"].tolist()]
+    assert sorted(drawn) == sorted(session.train.lengths)
+    spread = sum(max(drawn[start : start + 4]) - min(drawn[start : start + 4]) for start in range(0, 12, 4))
+    assert max(drawn) in drawn[:4]
+    assert spread < 20 if batch > 1 else spread > 20
