@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from typing import Any
 from halops.errors import HostError, Interrupted
 from halops.llamacpp.toolchain import find
 from halops.process import die_with_parent
+
+
+NICE = 15
 
 
 class ToolchainBuild:
@@ -33,9 +37,9 @@ class ToolchainBuild:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("w") as log:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-m", "halops.llamacpp", "build", "--json"],
+                    [sys.executable, "-m", "halops.llamacpp", "build", "--json", "--nice", str(NICE)],
                     stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                    start_new_session=True, preexec_fn=die_with_parent,
+                    start_new_session=True, preexec_fn=_yield_to_training,
                 )  # fmt: skip
         return self
 
@@ -69,3 +73,14 @@ class ToolchainBuild:
                     continue
                 return event
         return None
+
+
+def _yield_to_training() -> None:
+    """Die with the chain, and take only the time that training leaves.
+
+    Where the kernel groups tasks by session (sched(7), autogroup), a nice value counts within the session alone, and
+    the session's own is set here.
+    """
+    die_with_parent()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
