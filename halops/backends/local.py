@@ -33,8 +33,8 @@ from halops.errors import (
 )
 from halops.plan import Step, make_plan
 from halops.runspec import RunSpec
-from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.runstate import load_spec
+from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.stages.live import status_key
 from halops.store.base import Store
 from halops.store.table import open_store

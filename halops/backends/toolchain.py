@@ -16,7 +16,6 @@ from halops.errors import HostError, Interrupted
 from halops.llamacpp.toolchain import find
 from halops.process import die_with_parent
 
-
 NICE = 15
 
 
