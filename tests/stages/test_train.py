@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = (
-    "training.max_steps=3", "training.per_device_train_batch_size=2", "training.learning_rate=2e-3", "training.save_steps=2",
-    "lora.lora_dropout=0.05",
+    "training.max_steps=3", "training.per_device_train_batch_size=2", "training.learning_rate=2e-3",
+    "training.save_steps=2", "lora.lora_dropout=0.05",
 )  # fmt: skip
 
 
