@@ -207,9 +207,10 @@ def _replace(path: Path, old: bytes, new: bytes) -> None:
 
 
 def test_a_sound_chain_passes_and_leaves_its_reports(
-    sound: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sound: Chain, llama_cpp: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HALOPS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HALOPS_LLAMA_CPP", str(llama_cpp.root))
+    monkeypatch.setenv("HALOPS_CACHE", str(tmp_path / "cache"))  # so that the base's GGUF is made here
     context = sound.with_profile(tmp_path, verify={"answers": 2, "answer_tokens": 160})
     metrics = verify.run(context)
     assert set(metrics) <= set(METRICS)
