@@ -13,6 +13,7 @@ from halops.errors import ConfigError, IntegrityError, ModelError
 from halops.models.formats import refuse_pickle
 from halops.profile import Profile
 from halops.train import liger
+from halops.train.dequantized import hold_dequantized
 from halops.train.head import install_chunked_head
 
 
@@ -114,6 +115,8 @@ def load_model(base: Path, config: Any, profile: Profile, cuda: bool) -> Any:
         )
     model.requires_grad_(False)
     _no_repacking(model)
+    if not cuda and profile.quantization.load_in_4bit:
+        hold_dequantized(model)
     install_chunked_head(model)
     return model
 
