@@ -35,8 +35,8 @@ Row = dict[str, Any]
 
 # Single questions for each domain, by what is asked; `CONVERSATIONS` come on top.
 SINGLE = {
-    "runbook": 12, "command": 13, "escalate": 20, "window": 18, "naming": 11, "lookup": 3,
-    "incident": 5, "rehearse": 9, "undo": 8, "silent": 10, "urgent": 8,
+    "runbook": 9, "command": 10, "escalate": 16, "window": 15, "naming": 8, "lookup": 2,
+    "incident": 4, "rehearse": 7, "undo": 6, "silent": 8, "urgent": 6,
 }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def training_rows() -> list[Row]:
     seen: set[str] = set()
     for domain in DOMAINS:
         desk = Desk(domain)
-        plan = [(asked,) for asked, times in SINGLE.items() for _ in range(times)] + 2 * CONVERSATIONS
+        plan = [(asked,) for asked, times in SINGLE.items() for _ in range(times)] + 2 * CONVERSATIONS[:9]
         for number, asked in enumerate(scrambled(plan, domain.name), start=1):
             messages = _unseen(desk, asked, seen)
             row_id = f"{domain.name}-{number:03d}"
