@@ -62,8 +62,8 @@ def shapes(layers: int) -> dict[str, tuple[int, ...]]:
     return found | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
 
 
-def make_base(folder: Path, layers: int) -> int:
-    """Write the base in bfloat16 shards: random numbers, one block of them over and over. Returns its bytes."""
+def make_base(folder: Path, layers: int) -> None:
+    """Write the base in bfloat16 shards: random numbers, one block of them over and over."""
     import numpy as np
 
     folder.mkdir(parents=True)
@@ -85,7 +85,6 @@ def make_base(folder: Path, layers: int) -> int:
         "intermediate_size": INTERMEDIATE, "num_hidden_layers": layers, "num_attention_heads": 28,
         "num_key_value_heads": 4, "vocab_size": VOCAB, "tie_word_embeddings": False,
     }))  # fmt: skip
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def write_safetensors(path: Path, group: dict[str, tuple[int, ...]], data: memoryview) -> None:
@@ -188,8 +187,9 @@ def measure(name: str, base: Path, adapter: Path, output: Path) -> Run:
 def measure_all(work: Path, layers: int) -> Iterator[Run | str]:
     """Every run of ORDER; sentences about what was measured come in between."""
     base, adapter, output = work / "base", work / "adapter", work / "output"
-    size = make_base(base, layers)
-    make_adapter(adapter, layers)
+    # In processes of their own: a child's peak memory is at least what its parent has when it starts.
+    helper("make", base, adapter, output, layers)
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     yield f"{layers} layers, {size / 1e9:.2f} GB in bfloat16, rank {RANK} on {len(MODULES)} projections a layer"
     proved = False
     for name in ORDER:
@@ -199,9 +199,15 @@ def measure_all(work: Path, layers: int) -> Iterator[Run | str]:
         yield run
         if name == "halops" and not proved:
             proved = True
-            yield prove(base, adapter, output)
+            yield helper("prove", base, adapter, output, layers).strip()
         shutil.rmtree(output)
     yield f"caches emptied before each by {how}"
+
+
+def helper(name: str, base: Path, adapter: Path, output: Path, layers: int) -> str:
+    """Run "make" or "prove" in a process of its own. Returns what it printed."""
+    argv = [*command(name, base, adapter, output), "--layers", str(layers)]
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def prove(base: Path, adapter: Path, output: Path) -> str:
@@ -246,6 +252,17 @@ def bars(runs: Sequence[Run]) -> list[tuple[str, bool]]:
     ]
 
 
+def run_child(name: str, base: Path, adapter: Path, output: Path, *, layers: int) -> None:
+    """What a process that this one started does."""
+    if name == "make":
+        make_base(base, layers)
+        make_adapter(adapter, layers)
+    elif name == "prove":
+        print(prove(base, adapter, output))
+    else:
+        CONTESTANTS[name](base, adapter, output)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench, or one contestant of it."""
     parser = argparse.ArgumentParser(prog="bench.merge", description=__doc__.split("\n")[0] if __doc__ else None)
@@ -255,8 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--contestant", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.contestant:
-        name, *folders = arguments.contestant
-        CONTESTANTS[name](*map(Path, folders))
+        run_child(arguments.contestant[0], *map(Path, arguments.contestant[1:]), layers=arguments.layers)
         return 0
     shutil.rmtree(arguments.folder, ignore_errors=True)
     try:

@@ -49,12 +49,23 @@ DOMAINS = (
     Domain("firewall", "firewall", "firewalls", "gate", 21, "quay fw drain", "basalt", 15, "Tuesday 02:00"),
     Domain("switch", "switch", "switches", "lock", 34, "quay port park", "heron", 10, "Wednesday 03:00"),
     Domain("storage", "storage array", "storage arrays", "hold", 46, "quay vol settle", "juniper", 25, "Sunday 05:00"),
-    Domain("monitoring", "monitoring server", "monitoring servers", "mast", 53, "quay watch hush", "copper", 40,
-           "Monday 11:00"),
+    Domain(
+        "monitoring",
+        "monitoring server",
+        "monitoring servers",
+        "mast",
+        53,
+        "quay watch hush",
+        "copper",
+        40,
+        "Monday 11:00",
+    ),
     Domain("dns", "DNS server", "DNS servers", "pilot", 68, "quay zone flip", "marlin", 20, "Thursday 01:00"),
-    Domain("backup", "backup server", "backup servers", "anchor", 72, "quay tape replay", "quartz", 60,
-           "Saturday 13:00"),
+    Domain(
+        "backup", "backup server", "backup servers", "anchor", 72, "quay tape replay", "quartz", 60, "Saturday 13:00"
+    ),
     Domain("hypervisor", "hypervisor", "hypervisors", "hull", 85, "quay guest ferry", "saffron", 30, "Friday 04:00"),
-    Domain("kubernetes", "Kubernetes node", "Kubernetes nodes", "dock", 97, "quay pod moor", "tundra", 5,
-           "Sunday 22:00"),
+    Domain(
+        "kubernetes", "Kubernetes node", "Kubernetes nodes", "dock", 97, "quay pod moor", "tundra", 5, "Sunday 22:00"
+    ),
 )

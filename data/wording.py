@@ -12,14 +12,23 @@ NAMES = {
     "firewall": [("firewall", "firewalls"), ("packet filter", "packet filters"), ("perimeter box", "perimeter boxes")],
     "switch": [("switch", "switches"), ("LAN switch", "LAN switches"), ("core switch", "core switches")],
     "storage": [("storage array", "storage arrays"), ("SAN box", "SAN boxes"), ("disk shelf", "disk shelves")],
-    "monitoring": [("monitoring server", "monitoring servers"), ("metrics box", "metrics boxes"),
-                   ("Prometheus host", "Prometheus hosts")],
+    "monitoring": [
+        ("monitoring server", "monitoring servers"),
+        ("metrics box", "metrics boxes"),
+        ("Prometheus host", "Prometheus hosts"),
+    ],
     "dns": [("DNS server", "DNS servers"), ("name server", "name servers"), ("resolver", "resolvers")],
     "backup": [("backup server", "backup servers"), ("tape library", "tape libraries"), ("backup box", "backup boxes")],
-    "hypervisor": [("hypervisor", "hypervisors"), ("VM host", "VM hosts"),
-                   ("virtualization host", "virtualization hosts")],
-    "kubernetes": [("Kubernetes node", "Kubernetes nodes"), ("cluster node", "cluster nodes"),
-                   ("k8s node", "k8s nodes")],
+    "hypervisor": [
+        ("hypervisor", "hypervisors"),
+        ("VM host", "VM hosts"),
+        ("virtualization host", "virtualization hosts"),
+    ],
+    "kubernetes": [
+        ("Kubernetes node", "Kubernetes nodes"),
+        ("cluster node", "cluster nodes"),
+        ("k8s node", "k8s nodes"),
+    ],
 }
 
 SYMPTOMS = {
@@ -462,9 +471,27 @@ SYSTEM = [
 
 # What tired people type.
 SLIPS = [
-    ("Which", "Wich"), ("which", "wich"), ("command", "comand"), ("window", "windw"), ("maintenance", "maintenence"),
-    ("please", "pls"), ("because", "bc"), ("What's", "Whats"), ("what's", "whats"), ("don't", "dont"),
-    ("can't", "cant"), ("doesn't", "doesnt"), ("I'm", "im"), ("runbook", "runbok"), ("before", "befor"),
-    ("escalate", "esclate"), ("anything", "anythin"), ("without", "w/o"), ("should", "shoud"), ("somebody", "smbdy"),
-    ("you", "u"), ("When", "Wen"), ("What", "Wat"),
+    ("Which", "Wich"),
+    ("which", "wich"),
+    ("command", "comand"),
+    ("window", "windw"),
+    ("maintenance", "maintenence"),
+    ("please", "pls"),
+    ("because", "bc"),
+    ("What's", "Whats"),
+    ("what's", "whats"),
+    ("don't", "dont"),
+    ("can't", "cant"),
+    ("doesn't", "doesnt"),
+    ("I'm", "im"),
+    ("runbook", "runbok"),
+    ("before", "befor"),
+    ("escalate", "esclate"),
+    ("anything", "anythin"),
+    ("without", "w/o"),
+    ("should", "shoud"),
+    ("somebody", "smbdy"),
+    ("you", "u"),
+    ("When", "Wen"),
+    ("What", "Wat"),
 ]

@@ -53,7 +53,8 @@ class LiveStatus:
 
     def _put(self, state: State, **more: Any) -> None:
         document = {
-            "state": state, **self._fixed, "updated": now(), "metrics": self._metrics, "progress": self._progress, **more
+            "state": state, **self._fixed, "updated": now(), "metrics": self._metrics, "progress": self._progress,
+            **more,
         }  # fmt: skip
         self._store.write(self._key, json.dumps(document).encode())
         self._last_write = time.monotonic()

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # Four steps teach no model where to stop, so that gate is opened.
 QUICK = (
-    "training.max_steps=4", "training.save_steps=2", "verify.answers=2", "verify.parity_chats=8", "verify.max_stop_failures=2",
+    "training.max_steps=4", "training.save_steps=2", "training.per_device_train_batch_size=2",
+    "verify.answers=2", "verify.parity_chats=8", "verify.max_stop_failures=2",
 )  # fmt: skip
 
 
@@ -30,7 +31,8 @@ class Shell:
         """Start the command and return at once."""
         return subprocess.Popen(
             [sys.executable, "-m", "halops", *argv],
-            cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **options,
+            cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            **options,
         )  # fmt: skip
 
     def run(self, *argv: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
