@@ -6,8 +6,10 @@ from halops.artifact import Frozen
 from halops.names import RUNS, Stage
 from halops.runspec import RunSpec
 
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "chat_template*", "additional_chat_templates/*", "config.json",
-                   "added_tokens.json", "vocab.json", "merges.txt", "generation_config.json")  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer*", "special_tokens_map.json", "chat_template*", "additional_chat_templates/*", "config.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "generation_config.json",
+)  # fmt: skip
 
 
 class Input(Frozen):
