@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
+export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
 .PHONY: help setup setup-test demo test test-fast check soak lock bench-merge control clean
 
@@ -36,10 +37,13 @@ setup-test: .venv/dev ## Set up all that the tests need: tools, llama.cpp, versi
 demo: .venv/demo ## Fine-tune, verify and serve a real small model, and show what it learned
 	@tools/demo.sh
 
+# Fast tests first, each test once. Every worker has one thread: on two cores two workers are faster than two threads.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov=halops --cov-append
 test: setup-test ## Set up what is needed and run every test, with coverage
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest tests/unit -q -n 2 --cov=halops --cov-report= -m "not slow"
-	$(BIN)/python -m pytest tests -q --cov=halops --cov-append --cov-report=term:skip-covered --durations=15 -m "slow or not slow" --deselect-fast
+	$(PYTEST) tests/unit tests/report -m "not slow" --cov-report=
+	$(PYTEST) tests/unit tests/report -m slow --cov-report=
+	$(PYTEST) tests/stages tests/e2e --durations=15 --cov-report=term:skip-covered
 
 test-fast: .venv/dev ## The unit tests alone: seconds
 	$(BIN)/python -m pytest tests/unit -q -n 2 -m "not slow"
@@ -57,9 +61,10 @@ bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one 
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.merge
 
 control: .venv/demo ## The same training on shuffled answers: what a model that learned nothing scores
+	mkdir -p .halops/shuffled
 	$(BIN)/python -m bench.shuffled --data data/final/train.jsonl --out .halops/shuffled/train.jsonl
 	cp data/final/probes.jsonl .halops/shuffled/probes.jsonl
-	$(BIN)/halops submit --profile local --data .halops/shuffled/train.jsonl --name shuffled --wait
+	$(BIN)/halops submit --profile local --data .halops/shuffled/train.jsonl --name shuffled --set verify.max_stop_failures=4 --wait
 
 LOCK = $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate
