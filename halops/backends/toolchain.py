@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from halops.errors import HostError, Interrupted
+from halops.llamacpp.process import child_setup
 from halops.llamacpp.toolchain import find
-from halops.process import die_with_parent
 
 NICE = 15
 
@@ -38,7 +38,7 @@ class ToolchainBuild:
                 self._child = subprocess.Popen(
                     [sys.executable, "-m", "halops.llamacpp", "build", "--json", "--nice", str(NICE)],
                     stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                    start_new_session=True, preexec_fn=_yield_to_training,
+                    start_new_session=True, preexec_fn=_yield_to_training(),
                 )  # fmt: skip
         return self
 
@@ -74,12 +74,17 @@ class ToolchainBuild:
         return None
 
 
-def _yield_to_training() -> None:
-    """Die with the chain, and take only the time that training leaves.
+def _yield_to_training() -> Callable[[], None]:
+    """What the child does first: die with the chain, and take only the time that training leaves.
 
     Where the kernel groups tasks by session (sched(7), autogroup), a nice value counts within the session alone, and
     the session's own is set here.
     """
-    die_with_parent()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICE))
+    die_with_parent = child_setup()
+
+    def setup() -> None:
+        die_with_parent()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICE))
+
+    return setup
