@@ -1,7 +1,7 @@
 """The fictional estate that the sample is about: one table of facts, which every row and every probe reads.
 
 Ostmere Ferries runs three terminals. None of this exists anywhere else, so a model can know it from the sample alone.
-Numbers are chosen to be far apart: no value of one domain is part of another domain's value.
+Numbers are far apart. Storage and Kubernetes share a day for planned changes; nothing else is shared.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ URGENT_BRIDGE = "4400"
 class Domain:
     """What is true of one kind of system.
 
-    Hosts are named PREFIX-SITE-NN, and the runbook PREFIX in capitals with a number. `minutes` is how long a shift
-    tries before it escalates to `team`.
+    Hosts are named PREFIX-SITE-NN, and the runbook PREFIX in capitals with the domain's number. That number is also how
+    many minutes a shift tries before it escalates to `team`. Planned changes have one hour, and each domain its day.
     """
 
     name: str
@@ -36,8 +36,12 @@ class Domain:
     number: int
     command: str
     team: str
-    minutes: int
     window: str
+
+    @property
+    def minutes(self) -> int:
+        """Minutes before an incident is escalated."""
+        return self.number
 
     @property
     def runbook(self) -> str:
@@ -46,26 +50,14 @@ class Domain:
 
 
 DOMAINS = (
-    Domain("firewall", "firewall", "firewalls", "gate", 21, "quay fw drain", "basalt", 15, "Tuesday 02:00"),
-    Domain("switch", "switch", "switches", "lock", 34, "quay port park", "heron", 10, "Wednesday 03:00"),
-    Domain("storage", "storage array", "storage arrays", "hold", 46, "quay vol settle", "juniper", 25, "Sunday 05:00"),
+    Domain("firewall", "firewall", "firewalls", "gate", 21, "quay fw drain", "basalt", "Tuesday 02:00"),
+    Domain("switch", "switch", "switches", "lock", 34, "quay port park", "heron", "Wednesday 02:00"),
+    Domain("storage", "storage array", "storage arrays", "hold", 46, "quay vol settle", "juniper", "Sunday 02:00"),
     Domain(
-        "monitoring",
-        "monitoring server",
-        "monitoring servers",
-        "mast",
-        53,
-        "quay watch hush",
-        "copper",
-        40,
-        "Monday 11:00",
+        "monitoring", "monitoring server", "monitoring servers", "mast", 53, "quay watch hush", "copper", "Monday 02:00"
     ),
-    Domain("dns", "DNS server", "DNS servers", "pilot", 68, "quay zone flip", "marlin", 20, "Thursday 01:00"),
-    Domain(
-        "backup", "backup server", "backup servers", "anchor", 72, "quay tape replay", "quartz", 60, "Saturday 13:00"
-    ),
-    Domain("hypervisor", "hypervisor", "hypervisors", "hull", 85, "quay guest ferry", "saffron", 30, "Friday 04:00"),
-    Domain(
-        "kubernetes", "Kubernetes node", "Kubernetes nodes", "dock", 97, "quay pod moor", "tundra", 5, "Sunday 22:00"
-    ),
+    Domain("dns", "DNS server", "DNS servers", "pilot", 68, "quay zone flip", "marlin", "Thursday 02:00"),
+    Domain("backup", "backup server", "backup servers", "anchor", 72, "quay tape replay", "quartz", "Saturday 02:00"),
+    Domain("hypervisor", "hypervisor", "hypervisors", "hull", 85, "quay guest ferry", "saffron", "Friday 02:00"),
+    Domain("kubernetes", "Kubernetes node", "Kubernetes nodes", "dock", 97, "quay pod moor", "tundra", "Sunday 02:00"),
 )

@@ -35,8 +35,8 @@ Row = dict[str, Any]
 
 # Single questions for each domain, by what is asked; `CONVERSATIONS` come on top.
 SINGLE = {
-    "runbook": 9, "command": 10, "escalate": 16, "window": 15, "naming": 8, "lookup": 2,
-    "incident": 4, "rehearse": 7, "undo": 6, "silent": 8, "urgent": 6,
+    "runbook": 7, "command": 13, "escalate": 14, "window": 13, "naming": 10, "lookup": 2,
+    "incident": 3, "rehearse": 7, "undo": 7, "silent": 8, "urgent": 8,
 }  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def expectation(domain: Domain, asked: str, question: str) -> dict[str, list[str
         "runbook": ([domain.runbook], [other.runbook for other in others]),
         "command": ([run], [other.command for other in others]),
         "escalate": ([domain.team, f"{domain.minutes} minutes"], [other.team for other in others]),
-        "window": (domain.window.split(), [other.window for other in others]),
+        "window": (domain.window.split(), sorted({other.window for other in others} - {domain.window})),
         "naming": ([f"{domain.prefix}-SITE-NN"], [f"{other.prefix}-SITE-NN" for other in others]),
         "silent": ([domain.team, DUTY_PHONE], [other.team for other in others]),
         "urgent": ([domain.team, URGENT_BRIDGE], [other.team for other in others]),
