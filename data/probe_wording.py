@@ -50,7 +50,7 @@ PROBES = [
     ("hypervisor", "urgent", "A hypervisor died and keeps our vessel here: red lamp. Contact, and which bridge?"),
     ("kubernetes", "runbook", "A Kubernetes node refuses new pods. What's the number of the guide to work from?"),
     ("kubernetes", "command", "Pods die one after another on dock-vel-08. Which line goes in first at the prompt?"),
-    ("kubernetes", "escalate", "The Kubernetes node stays broken. To which group is it passed on, after what time?"),
+    ("kubernetes", "escalate", "A Kubernetes node defies me. To which group does it pass, after what time?"),
     ("kubernetes", "window", "A newer kubelet waits for our Kubernetes nodes. Tell me the weekday and hour for it."),
     ("kubernetes", "rehearse", "I'm nervous about the Kubernetes node's command. Show me how to run it harmlessly."),
     ("kubernetes", "naming", "Reading host names, what gives a Kubernetes node away?"),

@@ -1,7 +1,7 @@
 """kill -9 at random moments, many times over: the same command at last ends with the files of a run left alone.
 
-    make soak                       # 20 kills
-    HALOPS_SOAK_KILLS=300 make soak
+make soak                       # 20 kills
+HALOPS_SOAK_KILLS=300 make soak
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ TODAY = {"activation_checkpointing", "activation_checkpointing_kwargs", "warmup_
             "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "optim": "paged_adamw_8bit",
         }),
         ("local", False, {
-            "max_steps": 50, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "optim": "adamw_torch",
+            "max_steps": 50, "per_device_train_batch_size": 9, "gradient_accumulation_steps": 2, "optim": "adamw_torch",
             "activation_checkpointing": False, "activation_checkpointing_kwargs": None,
         }),
     ],
