@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
-question="A switch in the Lisbon site lost its uplink. Which runbook do I follow?"
+question="The switch lock-vel-03 lost its uplink. Which runbook do I follow?"
 
 say() { printf '\n$ %s\n' "$*"; }
 

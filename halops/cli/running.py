@@ -20,6 +20,9 @@ from halops.runspec import RunSpec
 from halops.runstate import cancelled_key, list_runs, load_spec, run_status, spec_key
 
 
+PIPE_WIDTH = 100  # of the summary, where there is no terminal to ask
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A resolved run that is not stored yet."""
@@ -109,6 +112,8 @@ def show_screen(where: Place, run_id: str) -> None:
     from halops.report.screen import summary_screen
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
     console.print(summary_screen(collect(where.store, run_id), console.width))
 
 
