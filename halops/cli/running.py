@@ -19,7 +19,6 @@ from halops.resolve import Sources, resolve, upload_sources
 from halops.runspec import RunSpec
 from halops.runstate import cancelled_key, list_runs, load_spec, run_status, spec_key
 
-
 PIPE_WIDTH = 100  # of the summary, where there is no terminal to ask
 
 

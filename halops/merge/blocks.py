@@ -27,6 +27,9 @@ BLOCK_ELEMENTS: Final = 1 << 19
 # BLAS kernels work on tiles of 4 to 16 rows, and add up in another order where rows are left over. A multiple of all
 # their heights, with rows of zeros to fill the last block, keeps every row in the tiles.
 TILE_ROWS: Final = 48
+# The many passes over a block run on a part of it at a time, so that all threads' parts stay in the processor's caches;
+# much smaller parts, and the threads would wait for each other at Python's lock.
+CHUNK_ELEMENTS: Final = 1 << 18
 MAX_CORES: Final = 6  # each thread has 16 MB of buffers, and the disk is the limit long before
 Item = TypeVar("Item")
 
@@ -91,10 +94,10 @@ class Worker:
         elements, padded_elements = room
         self._reader, self._writer, self._dtype = reader, writer, dtype
         self._raw = np.empty(elements * 8, np.uint8)
-        self._values = np.empty(elements, np.float32)
+        self._values = np.empty(CHUNK_ELEMENTS, np.float32)
         self._delta = np.empty(padded_elements, np.float32)
         self._out = np.empty(elements, np.uint16)
-        self._scratch = Scratch(elements)
+        self._scratch = Scratch(CHUNK_ELEMENTS)
 
     def __call__(self, block: Block) -> int:
         """Read, compute and write one block. Returns the bytes written.
@@ -113,25 +116,30 @@ class Worker:
         return len(data)
 
     def _compute(self, block: Block, raw: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        values, out = self._values[: block.elements], self._out[: block.elements]
-        to_float32(raw, block.tensor.source.dtype, values)
-        if block.factors:
-            self._add_change(block, block.factors, values)
-        try:
-            narrow(values, self._dtype, out, self._scratch)
-        except OutOfRange as error:
-            raise _range_error(block, error.value, self._dtype) from error
+        delta = self._delta_of(block, block.factors) if block.factors else None
+        out, width = self._out[: block.elements], ITEM_BYTES[block.tensor.source.dtype]
+        for start in range(0, block.elements, CHUNK_ELEMENTS):
+            stop = min(start + CHUNK_ELEMENTS, block.elements)
+            values = self._values[: stop - start]
+            to_float32(raw[start * width : stop * width], block.tensor.source.dtype, values)
+            if delta is not None:
+                with np.errstate(over="ignore", invalid="ignore"):  # narrowing refuses what isn't finite
+                    np.add(values, delta[start:stop], out=values)
+            try:
+                narrow(values, self._dtype, out[start:stop], self._scratch)
+            except OutOfRange as error:
+                raise _range_error(block, error.value, self._dtype) from error
         return out
 
-    def _add_change(self, block: Block, factors: Factors, values: NDArray[np.float32]) -> None:
+    def _delta_of(self, block: Block, factors: Factors) -> NDArray[np.float32]:
+        """scale * B @ A for the block's rows, flat."""
         b = factors.b[block.start : padded_rows(block.stop)]
-        product = self._delta[: len(b) * block.columns].reshape(len(b), block.columns)
-        delta = self._delta[: block.elements]
-        with np.errstate(over="ignore", invalid="ignore"):  # narrowing refuses what isn't finite
-            np.matmul(b, factors.a, out=product)
+        product = self._delta[: len(b) * block.columns]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.matmul(b, factors.a, out=product.reshape(len(b), block.columns))
             if factors.scale != 1:
-                np.multiply(delta, factors.scale, out=delta)
-            np.add(values, delta, out=values)
+                np.multiply(product, factors.scale, out=product)
+        return product[: block.elements]
 
 
 def _range_error(block: Block, value: float, dtype: Dtype) -> ModelError:
@@ -179,7 +187,7 @@ def run_threads(
             failed.set()
             raise
 
-    count = min(_cores(), MAX_CORES) + 2  # more than cores: some of them wait for the disk
+    count = min(_cores(), MAX_CORES) + 1  # one more than cores: some wait for the disk
     with ThreadPoolExecutor(count, "merge") as pool:
         try:
             futures = [pool.submit(drain) for _ in range(count)]
