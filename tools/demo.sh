@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
-question="The switch lock-vel-03 lost its uplink. Which runbook do I follow?"
+question="lock-vel-03 is down. What do I run first?"
 
 say() { printf '\n$ %s\n' "$*"; }
 
