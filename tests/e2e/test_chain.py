@@ -97,7 +97,9 @@ def test_serve_answers_as_an_openai_endpoint_and_a_second_one_is_told_that_the_p
         assert url.endswith(f":{port}/v1"), server.stderr.read()
         body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
         answer = httpx.post(f"{url}/chat/completions", json=body, timeout=120, trust_env=False)
-        assert answer.json()["choices"][0]["message"]["content"]
+        # What a model says after four steps is anybody's guess, so look at the form alone.
+        assert answer.json()["choices"][0]["message"]["role"] == "assistant"
+        assert answer.json()["usage"]["completion_tokens"] >= 1
         assert port in finished.run("serve", "--port", port, code=4).stderr
     finally:
         server.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from halops.backends.lock import is_held
 from tests.e2e.conftest import Shell, quick_submit
 
 pytestmark = pytest.mark.slow
@@ -90,13 +91,14 @@ def test_a_second_submit_of_a_run_says_so_and_the_first_goes_on(shell: Shell):
 def test_cancel_saves_a_checkpoint_and_resume_goes_on(shell: Shell):
     run_id = shell.run(*quick_submit()).stdout.strip()
     lock = shell.folder / ".halops" / "local" / run_id / "lock"
-    pid = json.loads(lock.read_text())["pid"]
+    assert is_held(lock)
     until = time.monotonic() + 300
     while not checkpoints(shell):
         assert time.monotonic() < until
         time.sleep(0.1)
     assert "cancelled" in shell.run("cancel", run_id).stdout
-    assert not Path(f"/proc/{pid}").exists()
+    assert not is_held(lock)
+    assert stage_pid(shell) is None
     assert shell.json("status", run_id)["state"] == "cancelled"
     shell.run("delete", run_id, "--yes")
     assert shell.json("runs") == []
