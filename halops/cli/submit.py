@@ -26,13 +26,14 @@ def command(**options: Any) -> None:
       halops submit --profile local --wait
       halops submit --profile rtx8 --data ops.jsonl --set training.learning_rate=1e-4 --dry-run
     """
-    from halops.cli.running import prepare, run_in_foreground, start_detached
+    from halops.cli.running import prepare, require_local, run_in_foreground, start_detached
 
     prepared = prepare(**{key: options[key] for key in ("profile", "overrides", "data", "name", "place", "store")})
     spec = prepared.spec
     if options["dry_run"]:
         prepared.print_dry_run()
         return
+    require_local(spec)
     prepared.store_sources(new=options["new"])
     if options["wait"]:
         run_in_foreground(prepared.where, spec, as_json=options["as_json"])

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from halops.errors import HostError, Interrupted, StageError
+from halops.process import PR_SET_PDEATHSIG
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 NO_SPACE = "No space left on device"
 OnLine = Callable[[str], None]
 _LINE_ENDS = re.compile(rb"[\r\n]+")

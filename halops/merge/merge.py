@@ -6,8 +6,6 @@ This is bit for bit PEFT's merge_and_unload with the base in float32, then cast;
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +22,7 @@ from halops.merge.companions import CONFIG, copy_companions, merged_config, read
 from halops.merge.layout import Placed, Shard, plan_shards
 from halops.merge.tensors import TensorReader, read_model
 from halops.merge.writer import ShardWriter
+from halops.process import peak_rss_bytes
 from halops.progress import Progress
 from halops.stages.context import Metrics
 
@@ -165,16 +164,3 @@ def _ledger(adapter: Adapter, norms: Mapping[str, float], tensors: int, dtype: D
         "tensors": entries,
     }
     return json.dumps(ledger, indent=1).encode() + b"\n"
-
-
-def peak_rss_bytes() -> int:
-    """The process's largest resident set so far, bytes.
-
-    VmHWM where there is a /proc: getrusage's figure also remembers the parent's size at the time of the fork.
-    """
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

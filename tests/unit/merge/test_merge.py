@@ -17,8 +17,9 @@ import pytest
 
 from halops.errors import ConfigError, HostError, Interrupted, ModelError
 from halops.merge import blocks, writer
-from halops.merge.merge import merge_adapter, peak_rss_bytes
+from halops.merge.merge import merge_adapter
 from halops.merge.tensors import TensorReader, read_model
+from halops.process import peak_rss_bytes
 from halops.progress import Progress
 
 if TYPE_CHECKING:
