@@ -27,9 +27,22 @@ PROGRESS: Final = "progress.jsonl"
 CANCELLED: Final = "cancelled.json"
 SUBMITTED: Final = "submitted.json"
 
+# In a cluster. Labels and annotations share one prefix; an object's name begins with `halops-RUN`.
+COORDINATOR: Final = "coordinator"  # the value of LABEL_STAGE that is no stage
+CONTAINER: Final = "stage"  # the one container of every pod
+PREFIX: Final = "halops"
+LABEL_RUN: Final = "halops.dev/run-id"
+LABEL_STAGE: Final = "halops.dev/stage"
+LABEL_ATTEMPT: Final = "halops.dev/attempt"
+LABEL_RUNG: Final = "halops.dev/rung"
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+GPU_MEMORY_LABEL: Final = "nvidia.com/gpu.memory"  # MiB, set by GPU feature discovery
+
 # Environment of a stage process.
 ENV_ATTEMPT: Final = "HALOPS_ATTEMPT"  # unique id of this attempt; a pod's uid in a cluster
 ENV_IMAGE: Final = "HALOPS_IMAGE"  # image digest, recorded as the producer
+ENV_INPUTS: Final = "HALOPS_INPUTS"  # JSON, input -> digest: what this attempt must see, or else exit 43
 ENV_RUNG: Final = "HALOPS_OOM_RUNG"  # how many rungs down the out-of-memory ladder
 ENV_STORE: Final = "HALOPS_STORE"  # store URI, against the site's
 ENV_WORK: Final = "HALOPS_WORK"  # scratch folder
