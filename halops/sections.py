@@ -11,9 +11,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from halops.artifact import Frozen
 from halops.llamacpp import filetypes
+from halops.names import Stage
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+# A positive Kubernetes quantity, without the exponents and the sub-unit suffixes that nobody asks memory in.
+Quantity = Annotated[str, Field(pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
 QWEN25_7B = "hf://Qwen/Qwen2.5-7B-Instruct@a09a35458c702b33eeacc393d103063234e8bc28"
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -162,13 +165,35 @@ class Gpu(Frozen):
     memory_gib: Annotated[float, Field(ge=0)] = 8
 
 
+class StageResources(Frozen):
+    """What one stage's container asks for, as Kubernetes quantities; what isn't given is computed from the model."""
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    ephemeral_storage: Quantity | None = None
+
+
+class Toleration(Frozen):
+    """A taint that stages put up with, under Kubernetes' names."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
 class Cluster(Frozen):
-    """Where stages run, and on what kind of node."""
+    """Where stages run, and on what kind of node. Training asks for the GPU; the rest runs on CPU nodes."""
 
     backend: Literal["local", "kube"] = "kube"
     gpu: Gpu = Gpu()
     nodes: Positive = 1
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    resources: dict[Stage, StageResources] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    runtime_class: str | None = None
+    priority_class: str | None = None
 
 
 class Storage(Frozen):
