@@ -26,6 +26,7 @@ STATUS: Final = "status.json"
 PROGRESS: Final = "progress.jsonl"
 CANCELLED: Final = "cancelled.json"
 SUBMITTED: Final = "submitted.json"
+JOBS: Final = "jobs.yaml"  # in a run's root ConfigMap, beside run.json
 
 # In a cluster. Labels and annotations share one prefix; an object's name begins with `halops-RUN`.
 COORDINATOR: Final = "coordinator"  # the value of LABEL_STAGE that is no stage
@@ -35,6 +36,12 @@ LABEL_RUN: Final = "halops.dev/run-id"
 LABEL_STAGE: Final = "halops.dev/stage"
 LABEL_ATTEMPT: Final = "halops.dev/attempt"
 LABEL_RUNG: Final = "halops.dev/rung"
+ANNOTATION_SPEC: Final = "halops.dev/spec-sha256"
+ANNOTATION_JOBS: Final = "halops.dev/jobs-sha256"
+ANNOTATION_STORE: Final = "halops.dev/store"
+ANNOTATION_STATE: Final = "halops.dev/state"  # a State, as the coordinator or `cancel` left it
+ANNOTATION_ATTEMPTS: Final = "halops.dev/attempts"  # JSON: stage -> its attempts
+ANNOTATION_DIAGNOSIS: Final = "halops.dev/diagnosis"  # JSON: what holds the run up, or ended it
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPU_MEMORY_LABEL: Final = "nvidia.com/gpu.memory"  # MiB, set by GPU feature discovery
@@ -44,6 +51,9 @@ ENV_ATTEMPT: Final = "HALOPS_ATTEMPT"  # unique id of this attempt; a pod's uid 
 ENV_IMAGE: Final = "HALOPS_IMAGE"  # image digest, recorded as the producer
 ENV_INPUTS: Final = "HALOPS_INPUTS"  # JSON, input -> digest: what this attempt must see, or else exit 43
 ENV_RUNG: Final = "HALOPS_OOM_RUNG"  # how many rungs down the out-of-memory ladder
+ENV_NODES: Final = "HALOPS_NODES"  # pods that train together
+ENV_MASTER: Final = "HALOPS_MASTER"  # host name of the first of them
+ENV_MASTER_PORT: Final = "HALOPS_MASTER_PORT"
 ENV_STORE: Final = "HALOPS_STORE"  # store URI, against the site's
 ENV_WORK: Final = "HALOPS_WORK"  # scratch folder
 ENV_CACHE: Final = "HALOPS_CACHE"  # user cache folder
@@ -55,6 +65,11 @@ RUN_ID: Final = re.compile(r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?-[0-9a-f]{10}")
 DEFAULT_DATA: Final = "data/final/train.jsonl"
 SITE_FILE: Final = "halops.yaml"
 STATE_FOLDER: Final = ".halops"
+
+
+def root_name(run_id: str) -> str:
+    """The ConfigMap that owns everything of a run in a cluster; also the beginning of all its objects' names."""
+    return f"{PREFIX}-{run_id}"
 
 
 def cache_folder() -> Path:

@@ -47,6 +47,13 @@ class Plan(Frozen):
         return next(step for step in self.steps if step.stage == stage)
 
 
+def image_of(spec: RunSpec, stage: str) -> str:
+    """Which of the images (train, merge, convert) runs a stage."""
+    if stage == "base" and spec.base.uri.partition("#")[0].endswith(".gguf"):
+        return "train"  # which alone can dequantize it
+    return {"base": "merge", "data": "merge", "train": "train", "merge": "merge", "convert": "convert", "verify": "convert"}[stage]
+
+
 def make_plan(spec: RunSpec) -> Plan:
     """The steps that turn `spec` into a verified endpoint's files."""
     run = f"{RUNS}/{spec.run_id}"

@@ -55,6 +55,12 @@ def load_spec(store: Store, run_id: str) -> RunSpec:
     return RunSpec.model_validate_json(data)
 
 
+def live_status(store: Store, run_id: str, stage: str) -> dict[str, Any]:
+    """What a stage last said of itself, for people who watch; empty if it never began."""
+    document: dict[str, Any] = json.loads(store.read(status_key(run_id, stage)) or b"{}")
+    return document
+
+
 def list_runs(store: Store) -> list[str]:
     """All run ids in the store, the newest last."""
     found = []
@@ -121,8 +127,8 @@ def _stage(
                 seconds=round(manifest.seconds, 1),
                 metrics=manifest.metrics,
             )
-    live = json.loads(store.read(status_key(spec.run_id, step.stage)) or b"null")
-    if live is None or not upstream_done:
+    live = live_status(store, spec.run_id, step.stage)
+    if not live or not upstream_done:
         return StageStatus(name=step.stage, state="cancelled" if cancelled and upstream_done else "pending")
     return _from_live(step.stage, live, alive=alive, cancelled=cancelled)
 
@@ -137,8 +143,9 @@ def _from_live(name: str, live: dict[str, Any], *, alive: bool, cancelled: bool)
         diagnosis = None if cancelled else "its process ended without a word (killed, or the machine went down); " \
             "`halops resume` goes on from the last verified checkpoint"  # fmt: skip
     elif state == "failed":
-        state = "cancelled" if cancelled else "failed"
         diagnosis = live.get("message") or diagnose(live.get("exit_code", 1)).summary
+        # What works on the run decides what comes after an attempt; until it has, the stage isn't over.
+        state = "running" if alive else "cancelled" if cancelled else "failed"
     finished = live.get("finished")
     seconds = (parse_time(finished or now()) - parse_time(live["started"])).total_seconds()
     return StageStatus(

@@ -33,11 +33,11 @@ from halops.errors import (
 )
 from halops.plan import Step, make_plan
 from halops.runspec import RunSpec
-from halops.runstate import load_spec
+from halops.runstate import live_status, load_spec
 from halops.stages.inputs import current_manifest, pinned_inputs
-from halops.stages.live import status_key
 from halops.store.base import Store
 from halops.store.table import open_store
+from halops.train.arguments import ladder
 
 CANCEL_SECONDS = 60  # what a checkpoint may take before we insist
 STAGE_ERRORS: dict[int, type[HalopsError]] = {
@@ -114,6 +114,7 @@ class LocalBackend:
             listener(step.stage, {"kind": "skipped"})
             return
         attempt, rung = 1, 0
+        host_rungs = [item.offload_activations for item in ladder(spec.profile.training)]
         while True:
             listener(step.stage, {"kind": "started", "attempt": attempt, "rung": rung})
             code = self._attempt(spec, step, rung, listener)
@@ -122,7 +123,7 @@ class LocalBackend:
                 return
             if self._stopping.is_set():
                 raise Interrupted(f"stopped in stage {step.stage}", remedy="the same command goes on from here")
-            retry = next_attempt(step.stage, code, attempt, rung)
+            retry = next_attempt(step.stage, code, attempt, rung, host_rungs=host_rungs)
             if retry is None:
                 raise self._error(spec, step, code)
             listener(step.stage, {"kind": "retry", "exit_code": code, "seconds": retry.delay_seconds})
@@ -154,7 +155,7 @@ class LocalBackend:
         """The stage's own words where it left some, or else what its exit code tells."""
         kind = STAGE_ERRORS.get(code, StageError)
         where = f"halops logs {spec.run_id} {step.stage}"
-        live = json.loads(self.store.read(status_key(spec.run_id, step.stage)) or b"{}")
+        live = live_status(self.store, spec.run_id, step.stage)
         if live.get("state") == "failed" and live.get("exit_code") == code:
             return kind(f"stage {step.stage} failed: {live['message']}", where=where)
         diagnosis = diagnose(code, log_tail=tail(self._folder(spec.run_id) / f"{step.stage}.log"))

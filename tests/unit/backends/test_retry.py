@@ -2,7 +2,7 @@
 
 import pytest
 
-from halops.backends.retry import MAX_RUNGS, next_attempt
+from halops.backends.retry import MAX_TOTAL, next_attempt
 
 
 @pytest.mark.parametrize("code", [1, 2, 5, 6, 7, 42, 43, 139])
@@ -17,10 +17,34 @@ def test_interruptions_are_tried_again_on_the_same_rung_a_few_times(code):
     assert retries[-1] is None
 
 
+HOST_RUNGS = (False, False, True)  # half the micro-batch, then activations in host memory
+
+
 def test_out_of_gpu_memory_goes_down_the_ladder_until_it_ends():
-    rungs = [next_attempt("train", 44, 1 + rung, rung) for rung in range(MAX_RUNGS + 1)]
-    assert [retry.rung if retry else None for retry in rungs] == [*range(1, MAX_RUNGS + 1), None]
+    retries = [next_attempt("train", 44, 1 + rung, rung, host_rungs=HOST_RUNGS) for rung in range(3)]
+    assert [retry.rung if retry else None for retry in retries] == [1, 2, None]
+
+
+def test_training_killed_for_host_memory_skips_the_rungs_that_need_more_of_it():
+    retries = [
+        next_attempt("train", 137, 1, rung, host_rungs=HOST_RUNGS, oom_killed=True) for rung in range(3)
+    ]  # fmt: skip
+    assert [retry.rung if retry else None for retry in retries] == [1, None, None]
+
+
+def test_a_plain_kill_stays_on_its_rung():
+    retry = next_attempt("train", 137, 1, 1, host_rungs=HOST_RUNGS)
+    assert retry is not None
+    assert retry.rung == 1
 
 
 def test_only_training_has_a_ladder():
-    assert next_attempt("merge", 44, 1, 0) is None
+    assert next_attempt("merge", 44, 1, 0, host_rungs=HOST_RUNGS) is None
+    retry = next_attempt("merge", 137, 1, 0, host_rungs=HOST_RUNGS, oom_killed=True)
+    assert retry is not None
+    assert retry.rung == 0
+
+
+def test_all_attempts_together_have_an_end():
+    assert next_attempt("train", 75, MAX_TOTAL, 0) is None
+    assert next_attempt("train", 44, MAX_TOTAL, 0, host_rungs=HOST_RUNGS) is None

@@ -1,0 +1,1 @@
+"""Runs on Kubernetes. Nothing else imports the Kubernetes client."""

@@ -1,0 +1,215 @@
+"""The coordinator: one small pod that walks a run's chain. It keeps no state, so it may be killed at any moment.
+
+Each tick reads the root, the store's manifests (the truth about what is done) and the Jobs of the first stage that
+isn't done, and makes the one move that `decide` names. What it decides is written to the root before it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from halops import names
+from halops.artifact import now
+from halops.backends.kube.api import KubeApi, Object
+from halops.backends.kube.connection import connect
+from halops.backends.kube.decide import OOM_KILLED, AttemptRecord, Move, code_of, decide
+from halops.backends.kube.observe import (
+    History,
+    annotations,
+    read_history,
+    recorded,
+    stage_jobs,
+    stage_pods,
+    view,
+    write_history,
+)
+from halops.backends.kube.waiting import Watcher, words
+from halops.diagnose import diagnose
+from halops.errors import HalopsError, IntegrityError, NotFoundError
+from halops.manifests.jobs import with_attempt
+from halops.names import State, root_name
+from halops.plan import Step, make_plan
+from halops.runspec import RunSpec
+from halops.runstate import live_status
+from halops.stages.inputs import current_manifest, pinned_inputs
+from halops.store.base import Store
+from halops.store.table import open_store
+from halops.train.arguments import ladder
+
+TICK_SECONDS = 2.0
+PATIENCE_SECONDS = 300.0  # with an API server that is down; then the pod ends, and its Job starts another
+OVER = ("succeeded", "failed", "cancelled")
+
+
+class Coordinator:
+    """One run's coordinator.
+
+    Args:
+        jobs: stage -> its Job as `halops.manifests` rendered it.
+        say: prints a line of its log.
+    """
+
+    def __init__(
+        self, api: KubeApi, store: Store, spec: RunSpec, jobs: dict[str, Object], watcher: Watcher,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.api, self.store, self.spec, self.jobs, self.watcher, self.say = api, store, spec, jobs, watcher, say
+        self.root = root_name(spec.run_id)
+        self.host_rungs = [rung.offload_activations for rung in ladder(spec.profile.training)]
+        self._done: set[str] = set()  # seen by this process; a manifest doesn't vanish by itself
+
+    def tick(self) -> State | None:
+        """One step of the chain. Returns the run's final state, or None to go on."""
+        root = self.api.get("configmaps", self.root)
+        if root is None:
+            self.say("the run was deleted")
+            return "cancelled"
+        state = annotations(root).get(names.ANNOTATION_STATE)
+        if state == "cancelled":
+            self.say("the run was cancelled")
+            return "cancelled"
+        try:
+            found = self._first_undone()
+        except IntegrityError as error:
+            return self._fail("store", str(error), error.exit_code)
+        if found is None:
+            return self._end("succeeded")
+        step, inputs = found
+        if step.stage not in self.jobs:
+            missing = "the base model isn't in the store; `halops submit` mirrors it again"
+            return self._fail(step.stage, missing, NotFoundError.exit_code)
+        return self._advance(root, step, inputs)
+
+    def complain(self, message: str) -> None:
+        """Put what keeps the coordinator itself from working where `status` finds it."""
+        text = json.dumps({"stage": names.COORDINATOR, "message": message})
+        self.api.annotate("configmaps", self.root, {names.ANNOTATION_DIAGNOSIS: text})
+
+    def _first_undone(self) -> tuple[Step, dict[str, str]] | None:
+        for step in make_plan(self.spec).steps:
+            if step.stage in self._done:
+                continue
+            inputs = pinned_inputs(self.store, self.spec, step)
+            if current_manifest(self.store, self.spec, step, inputs) is None:
+                return step, inputs
+            self._done.add(step.stage)
+            self.say(f"{step.stage} is done")
+        return None
+
+    def _advance(self, root: Object, step: Step, inputs: dict[str, str]) -> State | None:
+        history = read_history(root)
+        jobs = stage_jobs(self.api, self.spec.run_id, step.stage)
+        pods = stage_pods(self.api, self.spec.run_id, step.stage) if jobs else []
+        views = [view(job, pods) for job in jobs]
+        move = decide(step.stage, history.get(step.stage, ()), views, self.host_rungs, now())
+        if move.kind == "wait":
+            self.watcher.look(root, step.stage, jobs[-1] if jobs else None, pods)
+            return None
+        if move.kind == "create":
+            self._create(root, step, inputs, move)
+            return None
+        return self._give_up(root, step, move)
+
+    def _create(self, root: Object, step: Step, inputs: dict[str, str], move: Move) -> None:
+        """Record the attempt, then make its Job: a coordinator that dies in between is followed by one that does."""
+        history = read_history(root)
+        known = next((item for item in history.get(step.stage, ()) if item.attempt == move.attempt), None)
+        record = known or AttemptRecord(attempt=move.attempt, rung=move.rung, created=now())
+        records = [move.ended, record] if move.ended else [record]
+        changed = write_history(recorded(history, step.stage, *records))
+        self.api.annotate(
+            "configmaps", self.root,
+            {names.ANNOTATION_ATTEMPTS: changed, names.ANNOTATION_STATE: "running", names.ANNOTATION_DIAGNOSIS: None},
+        )  # fmt: skip
+        job = with_attempt(self.jobs[step.stage], attempt=move.attempt, rung=move.rung, inputs=inputs)
+        made = self.api.create(owned(job, root))
+        why = f" after {move.ended.reason or f'exit {move.ended.exit_code}'}" if move.ended else ""
+        rung = f", rung {move.rung}" if move.rung else ""
+        self.say(f"{step.stage}: attempt {move.attempt}{rung}{why}{'' if made else ' (its Job was there)'}")
+
+    def _give_up(self, root: Object, step: Step, move: Move) -> State:
+        """Record how the last attempt ended, and why there is no other."""
+        ended = move.ended or AttemptRecord(attempt=move.attempt)
+        words = self._reason(step.stage, ended)
+        if move.limit:
+            words += f"\nafter {ended.attempt} attempts, the limit; `halops submit --new` begins afresh"
+        history = recorded(read_history(root), step.stage, ended)
+        return self._fail(step.stage, words, code_of(ended), history)
+
+    def _reason(self, stage: str, ended: AttemptRecord) -> str:
+        """The stage's own words where it left some, or else what the cluster tells."""
+        live = live_status(self.store, self.spec.run_id, stage)
+        if live.get("state") == "failed" and live.get("exit_code") == ended.exit_code:
+            return str(live["message"])
+        jobs = stage_jobs(self.api, self.spec.run_id, stage)
+        known = self.watcher.explain(jobs[-1], stage_pods(self.api, self.spec.run_id, stage)) if jobs else None
+        return words(known or diagnose(code_of(ended), oom_killed=ended.reason == OOM_KILLED))
+
+    def _fail(self, stage: str, message: str, exit_code: int, history: History | None = None) -> State:
+        self.say(f"{stage} failed: {message}")
+        return self._end("failed", {"stage": stage, "message": message, "exit_code": exit_code}, history)
+
+    def _end(self, state: State, diagnosis: Object | None = None, history: History | None = None) -> State:
+        values: dict[str, str | None] = {
+            names.ANNOTATION_STATE: state,
+            names.ANNOTATION_DIAGNOSIS: json.dumps(diagnosis) if diagnosis else None,
+        }
+        if history:
+            values[names.ANNOTATION_ATTEMPTS] = write_history(history)
+        self.api.annotate("configmaps", self.root, values)
+        self.watcher.ended(state, diagnosis or {})
+        self.say(f"run {state}")
+        return state
+
+
+def owned(item: Object, root: Object) -> Object:
+    """The object as one that goes when the root goes."""
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": root["metadata"]["name"], "uid": root["metadata"]["uid"]}
+    return item | {"metadata": item["metadata"] | {"ownerReferences": [owner]}}
+
+
+def say(text: str) -> None:
+    """A line of the coordinator's log."""
+    print(f"{now()[11:19]} {text}", flush=True)
+
+
+def walk(coordinator: Coordinator) -> int:
+    """Tick until the run is over. Returns 0 then; else an error's exit code, and the Job starts another of us."""
+    try:
+        while coordinator.tick() not in OVER:
+            time.sleep(TICK_SECONDS)
+    except HalopsError as error:
+        coordinator.say(f"error: {error}")
+        with contextlib.suppress(HalopsError):  # a person should see it without reading our log
+            coordinator.complain(str(error))
+        return error.exit_code
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Walk the chain to its end."""
+    parser = argparse.ArgumentParser(prog="halops.backends.kube.coordinator")
+    parser.add_argument("--root", type=Path, required=True, help="folder of run.json and jobs.yaml")
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--webhook")
+    arguments = parser.parse_args(argv)
+    spec = RunSpec.model_validate_json((arguments.root / names.SPEC).read_bytes())
+    documents = yaml.safe_load_all((arguments.root / names.JOBS).read_text())
+    jobs = {job["metadata"]["labels"][names.LABEL_STAGE]: job for job in documents}
+    say(f"run {spec.run_id}, store {arguments.store}")
+    api = KubeApi(connect(), arguments.namespace, patience=PATIENCE_SECONDS)
+    watcher = Watcher(api, spec.run_id, arguments.store, arguments.webhook, say)
+    return walk(Coordinator(api, open_store(arguments.store), spec, jobs, watcher, say))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

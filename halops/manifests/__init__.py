@@ -1,0 +1,1 @@
+"""Pure: a run's steps -> Kubernetes objects, as the plain dicts that their YAML says."""

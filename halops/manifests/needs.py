@@ -1,0 +1,78 @@
+"""What each stage's container asks of a node: the estimate of `halops.estimate`, or what the profile says."""
+
+from __future__ import annotations
+
+import math
+
+from halops.artifact import Frozen
+from halops.estimate import estimate_run
+from halops.names import COORDINATOR, STAGES
+from halops.runspec import RunSpec
+from halops.sections import Dimensions, StageResources
+
+MIB = 1 << 20
+CPUS = {"base": "1", "data": "1", "train": "2", "merge": "1", "convert": "2", "verify": "2"}  # requests, not limits
+HEADROOM = 1.25  # over the estimate, for memory and disk: a limit that is too low costs a whole attempt
+MEMORY_FLOOR, DISK_FLOOR = 512 * MIB, 1024 * MIB  # an interpreter with its libraries; logs and caches
+SHORTEST_DEADLINE, DEADLINE_FACTOR = (
+    2 * 3600,
+    6,
+)  # seconds; times the estimate: for a stage that hangs, not for a slow one
+
+
+class Needs(Frozen):
+    """One stage's container: Kubernetes quantities, whole GPUs, and seconds until it counts as hanging."""
+
+    cpu: str
+    memory: str
+    ephemeral_storage: str
+    gpus: int = 0
+    deadline_seconds: int | None = None
+
+
+COORDINATOR_NEEDS = Needs(cpu="100m", memory="256Mi", ephemeral_storage="256Mi")
+
+
+def stage_needs(
+    spec: RunSpec,
+    dims: Dimensions,
+    *,
+    rows: int | None = None,
+    max_cost: float | None = None,
+    price: float | None = None,
+) -> dict[str, Needs]:
+    """Needs by stage, and the coordinator's.
+
+    Args:
+        rows: of the dataset, where they are known.
+        max_cost: what the GPU stage may cost; with `price` (of an hour) it bounds that stage's deadline.
+    """
+    profile = spec.profile
+    needs: dict[str, Needs] = {COORDINATOR: COORDINATOR_NEEDS}
+    for estimate in estimate_run(profile, dims, rows):
+        if estimate.stage not in STAGES:
+            continue
+        stage = estimate.stage
+        given = profile.cluster.resources.get(stage, StageResources())  # type: ignore[call-overload]
+        deadline = max(SHORTEST_DEADLINE, round(DEADLINE_FACTOR * (estimate.seconds or 0)))
+        gpus = _gpus(spec, stage)
+        if gpus and max_cost is not None and price:
+            deadline = min(deadline, max(60, round(3600 * max_cost / price)))
+        needs[stage] = Needs(
+            cpu=given.cpu or CPUS[stage],
+            memory=given.memory or _mebibytes(max(MEMORY_FLOOR, HEADROOM * estimate.ram_bytes)),
+            ephemeral_storage=given.ephemeral_storage or _mebibytes(max(DISK_FLOOR, HEADROOM * estimate.disk_bytes)),
+            gpus=gpus,
+            deadline_seconds=deadline,
+        )
+    return needs
+
+
+def _gpus(spec: RunSpec, stage: str) -> int:
+    if stage == "train":
+        return spec.profile.cluster.gpu.count
+    return 1 if stage == "verify" and spec.profile.verify.device == "gpu" else 0
+
+
+def _mebibytes(size: float) -> str:
+    return f"{math.ceil(size / MIB)}Mi"

@@ -1,0 +1,127 @@
+"""All objects of a run: the root that owns everything, the coordinator's rights, and every Job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from halops import names
+from halops.artifact import Frozen, sha256_bytes
+from halops.manifests.jobs import coordinator_job, job_name, stage_job
+from halops.manifests.needs import Needs
+from halops.manifests.placement import Placement, check_images
+from halops.manifests.pods import Object, labels
+from halops.names import COORDINATOR, root_name
+from halops.plan import make_plan
+from halops.runspec import RunSpec
+
+
+class Rendered(Frozen):
+    """Objects in the order in which they are created; owners are set when the root's uid is known."""
+
+    root: dict[str, Any]
+    rights: tuple[dict[str, Any], ...]
+    network: tuple[dict[str, Any], ...]
+    coordinator: dict[str, Any]
+    stages: dict[str, dict[str, Any]]
+
+    def objects(self) -> list[Object]:
+        """Everything, as `submit --dry-run` prints it and a golden render keeps it."""
+        return [self.root, *self.rights, *self.network, self.coordinator, *self.stages.values()]
+
+
+def render(spec: RunSpec, placement: Placement, needs: dict[str, Needs]) -> Rendered:
+    """A run's objects. Raises ConfigError if an image isn't locked by digest."""
+    check_images(spec)
+    stages = {
+        step.stage: stage_job(spec, placement, step, needs[step.stage])
+        for step in make_plan(spec).steps
+        if step.stage != "base" or mirrored_by_job(spec)
+    }
+    return Rendered(
+        root=_root(spec, placement, stages),
+        rights=_rights(spec, placement),
+        network=_network(spec, placement) if spec.profile.cluster.nodes > 1 else (),
+        coordinator=coordinator_job(spec, placement, needs[COORDINATOR]),
+        stages=stages,
+    )
+
+
+def mirrored_by_job(spec: RunSpec) -> bool:
+    """Whether a Job fetches the base model; what only this machine has, the submitter mirrors."""
+    return spec.base.uri.startswith(("hf://", "s3://"))
+
+
+def to_yaml(objects: list[Object]) -> str:
+    """Several documents in one stream, keys in the order in which people write them."""
+    return yaml.safe_dump_all(objects, sort_keys=False, width=120)
+
+
+def _root(spec: RunSpec, placement: Placement, stages: dict[str, Object]) -> Object:
+    jobs = to_yaml(list(stages.values()))
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": root_name(spec.run_id),
+            "namespace": placement.namespace,
+            "labels": labels(spec.run_id, "run"),
+            "annotations": {
+                names.ANNOTATION_SPEC: spec.sha256,
+                names.ANNOTATION_JOBS: sha256_bytes(jobs.encode()),
+                names.ANNOTATION_STORE: placement.store,
+            },
+        },
+        "immutable": True,
+        "data": {names.SPEC: json.dumps(json.loads(spec.to_bytes()), indent=2), names.JOBS: jobs},
+    }
+
+
+def _rights(spec: RunSpec, placement: Placement) -> tuple[Object, ...]:
+    """What the coordinator uses, and nothing else. Creating Jobs can't be limited by name: hence an own namespace."""
+    name = root_name(spec.run_id)
+    metadata = {"name": name, "namespace": placement.namespace, "labels": labels(spec.run_id, COORDINATOR)}
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "patch"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
+    ]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+    account = {"kind": "ServiceAccount", "name": f"{names.PREFIX}-{COORDINATOR}", "namespace": placement.namespace}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [account],
+    }
+    return role, binding
+
+
+def _network(spec: RunSpec, placement: Placement) -> tuple[Object, ...]:
+    """Training on several nodes: a headless Service for its pods' names, and leave to talk to each other."""
+    chosen = {names.LABEL_RUN: spec.run_id, names.LABEL_STAGE: "train"}
+    metadata = {"namespace": placement.namespace, "labels": labels(spec.run_id, "train")}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": job_name(spec.run_id, "train")} | metadata,
+        # Workers look each other up before they are ready for anything.
+        "spec": {"clusterIP": "None", "selector": chosen, "publishNotReadyAddresses": True},
+    }
+    peers = [{"podSelector": {"matchLabels": chosen}}]
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": job_name(spec.run_id, "train")} | metadata,
+        "spec": {
+            "podSelector": {"matchLabels": chosen},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": peers}],
+            "egress": [{"to": peers}],
+        },
+    }
+    return service, policy
