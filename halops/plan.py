@@ -11,6 +11,11 @@ TOKENIZER_FILES = (
     "added_tokens.json", "vocab.json", "merges.txt", "generation_config.json",
 )  # fmt: skip
 
+# Stage -> the image that has what it imports. `merge` is the light one.
+IMAGES = {
+    "base": "merge", "data": "merge", "train": "train", "merge": "merge", "convert": "convert", "verify": "convert",
+}  # fmt: skip
+
 
 class Input(Frozen):
     """One input of a step: a folder of its inputs, filled from the store.
@@ -51,7 +56,14 @@ def image_of(spec: RunSpec, stage: str) -> str:
     """Which of the images (train, merge, convert) runs a stage."""
     if stage == "base" and spec.base.uri.partition("#")[0].endswith(".gguf"):
         return "train"  # which alone can dequantize it
-    return {"base": "merge", "data": "merge", "train": "train", "merge": "merge", "convert": "convert", "verify": "convert"}[stage]
+    return {
+        "base": "merge",
+        "data": "merge",
+        "train": "train",
+        "merge": "merge",
+        "convert": "convert",
+        "verify": "convert",
+    }[stage]
 
 
 def make_plan(spec: RunSpec) -> Plan:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from halops.errors import (
+    ConfigError,
+    GpuMemoryError,
+    HalopsError,
+    HostError,
+    IntegrityError,
+    Interrupted,
+    StageError,
+    VerificationError,
+)
 from halops.runspec import RunSpec
+from halops.runstate import RunStatus
 
-# Called with (stage, event); event["kind"] is one of: started, skipped, progress, retry, succeeded.
+# Called with (stage, event); event["kind"] is one of: started, skipped, progress, waiting, retry,
+# succeeded.
 Listener = Callable[[str, dict[str, Any]], None]
+
+STAGE_ERRORS: dict[int, type[HalopsError]] = {
+    kind.exit_code: kind
+    for kind in (HostError, VerificationError, ConfigError, IntegrityError, GpuMemoryError, Interrupted)
+}
+
+
+def stage_error(run_id: str, stage: str, code: int, message: str, remedy: str | None = None) -> HalopsError:
+    """The error that a failed stage ends the command with: its exit code is the command's too."""
+    kind = STAGE_ERRORS.get(code, StageError)
+    return kind(f"stage {stage} failed: {message}", where=f"halops logs {run_id} {stage}", remedy=remedy)
 
 
 class Backend(Protocol):
@@ -24,8 +46,17 @@ class Backend(Protocol):
     def alive(self, run_id: str) -> bool:
         """Whether something works on this run now."""
 
+    def status(self, spec: RunSpec) -> RunStatus:
+        """Where the run stands, and why when it doesn't move."""
+
     def cancel(self, run_id: str) -> bool:
         """Stop it, letting it save a checkpoint. Returns whether there was anything to stop."""
 
-    def log(self, run_id: str, stage: str) -> Path | None:
-        """The stage's log as a local file, if there is one."""
+    def forget(self, run_id: str) -> None:
+        """Remove what the run left outside the store. It must not be at work."""
+
+    def logged(self, run_id: str) -> list[str]:
+        """Stages that have a log, in order."""
+
+    def logs(self, run_id: str, stage: str, *, follow: bool = False) -> Iterator[str]:
+        """Lines of a stage's log; with `follow`, those to come too, until the run ends or stops."""

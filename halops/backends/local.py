@@ -6,44 +6,33 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from halops import names
 from halops.artifact import now
-from halops.backends.base import Listener
+from halops.backends.base import Listener, stage_error
 from halops.backends.lock import RunLock, holder, is_held
 from halops.backends.retry import next_attempt
 from halops.backends.toolchain import ToolchainBuild
 from halops.diagnose import diagnose
-from halops.errors import (
-    ConfigError,
-    GpuMemoryError,
-    HalopsError,
-    HostError,
-    IntegrityError,
-    Interrupted,
-    StageError,
-    VerificationError,
-)
+from halops.errors import HalopsError, Interrupted
 from halops.plan import Step, make_plan
 from halops.runspec import RunSpec
-from halops.runstate import live_status, load_spec
+from halops.runstate import RunStatus, live_status, load_spec, run_status
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
 from halops.train.arguments import ladder
 
 CANCEL_SECONDS = 60  # what a checkpoint may take before we insist
-STAGE_ERRORS: dict[int, type[HalopsError]] = {
-    kind.exit_code: kind
-    for kind in (HostError, VerificationError, ConfigError, IntegrityError, GpuMemoryError, Interrupted)
-}
 
 
 class LocalBackend:
@@ -100,10 +89,35 @@ class LocalBackend:
             time.sleep(0.1)
         return True
 
-    def log(self, run_id: str, stage: str) -> Path | None:
-        """The stage's log on this machine."""
-        path = self._folder(run_id) / f"{stage}.log"
-        return path if path.exists() else None
+    def status(self, spec: RunSpec) -> RunStatus:
+        """Where the run stands."""
+        return run_status(self.store, spec, alive=self.alive(spec.run_id))
+
+    def forget(self, run_id: str) -> None:
+        """Remove its logs and scratch."""
+        shutil.rmtree(self._folder(run_id), ignore_errors=True)
+
+    def logged(self, run_id: str) -> list[str]:
+        """Stages that have a log on this machine, in order."""
+        return [stage for stage in names.STAGES if self._log(run_id, stage).exists()]
+
+    def logs(self, run_id: str, stage: str, *, follow: bool = False) -> Iterator[str]:
+        """Lines of a stage's log; with `follow`, until the run ends."""
+        while not self._log(run_id, stage).exists() and self.alive(run_id):
+            time.sleep(0.3)
+        if not self._log(run_id, stage).exists():
+            return
+        with self._log(run_id, stage).open(errors="replace") as stream:
+            while True:
+                if line := stream.readline():
+                    yield line.rstrip("\n")
+                elif follow and self.alive(run_id):
+                    time.sleep(0.3)
+                else:
+                    return
+
+    def _log(self, run_id: str, stage: str) -> Path:
+        return self._folder(run_id) / f"{stage}.log"
 
     def _folder(self, run_id: str) -> Path:
         return self.state / "local" / run_id
@@ -137,7 +151,7 @@ class LocalBackend:
         command = [sys.executable, *step.argv, "--spec", str(spec_file), "--store", self.store.uri,
                    "--work", str(folder / "work"), "--parent", str(os.getpid())]  # fmt: skip
         environment = os.environ | {names.ENV_RUNG: str(rung), "PYTHONUNBUFFERED": "1"}
-        with (folder / f"{step.stage}.log").open("a") as log:
+        with self._log(spec.run_id, step.stage).open("a") as log:
             # Its own session: Ctrl-C reaches us alone, and we tell it to save and stop.
             self._child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL,
                                            env=environment, text=True, start_new_session=True)  # fmt: skip
@@ -153,13 +167,11 @@ class LocalBackend:
 
     def _error(self, spec: RunSpec, step: Step, code: int) -> HalopsError:
         """The stage's own words where it left some, or else what its exit code tells."""
-        kind = STAGE_ERRORS.get(code, StageError)
-        where = f"halops logs {spec.run_id} {step.stage}"
         live = live_status(self.store, spec.run_id, step.stage)
         if live.get("state") == "failed" and live.get("exit_code") == code:
-            return kind(f"stage {step.stage} failed: {live['message']}", where=where)
-        diagnosis = diagnose(code, log_tail=tail(self._folder(spec.run_id) / f"{step.stage}.log"))
-        return kind(f"stage {step.stage} failed: {diagnosis.summary}", where=where, remedy=diagnosis.resolution)
+            return stage_error(spec.run_id, step.stage, code, live["message"])
+        found = diagnose(code, log_tail=tail(self._log(spec.run_id, step.stage)))
+        return stage_error(spec.run_id, step.stage, code, found.summary, found.resolution)
 
     @contextlib.contextmanager
     def _signals(self) -> Any:

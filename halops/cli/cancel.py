@@ -17,13 +17,13 @@ def command(run: str | None, store: str | None) -> None:
       halops cancel local
     """
     from halops.artifact import canonical_json, now
-    from halops.runstate import cancelled_key, find_run, load_spec, run_status
+    from halops.runstate import cancelled_key, find_run, load_spec
 
     where = open_place(store)
     run_id = find_run(where.store, run)
     spec = load_spec(where.store, run_id)
-    backend = where.backend()
-    if run_status(where.store, spec, alive=backend.alive(run_id)).state == "succeeded":
+    backend = where.backend(spec)
+    if backend.status(spec).state == "succeeded":
         click.echo(f"{run_id} is done already; there is nothing to cancel")
         return
     where.store.write(cancelled_key(run_id), canonical_json({"time": now()}))

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from halops.backends.local import LocalBackend
+    from halops.backends.base import Backend
+    from halops.backends.kube.api import KubeApi
+    from halops.manifests.run import Rendered
+    from halops.runspec import RunSpec
     from halops.site import Site
     from halops.store.base import Store
 
@@ -33,11 +36,22 @@ class Place:
 
         return self.folder / STATE_FOLDER
 
-    def backend(self) -> LocalBackend:
-        """The backend of this machine."""
-        from halops.backends.local import LocalBackend
+    def backend(self, spec: RunSpec, render: Callable[[RunSpec], Rendered] | None = None) -> Backend:
+        """Where that run's stages run. Raises ConfigError if that is a cluster and none is configured."""
+        if spec.profile.cluster.backend == "local":
+            from halops.backends.local import LocalBackend
 
-        return LocalBackend(self.store, self.state)
+            return LocalBackend(self.store, self.state)
+        from halops.backends.kube.backend import KubeBackend
+
+        return KubeBackend(self.cluster(), self.store, render, note)
+
+    def cluster(self) -> KubeApi:
+        """The site's namespace of the current kubeconfig's cluster."""
+        from halops.backends.kube.api import KubeApi
+        from halops.backends.kube.connection import connect
+
+        return KubeApi(connect(), self.site.namespace)
 
 
 def open_place(store: str | None = None) -> Place:

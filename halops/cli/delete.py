@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import click
 
 from halops.cli.common import open_place, store_option
@@ -21,15 +19,15 @@ def command(run: str, yes: bool, store: str | None) -> None:
     """
     from halops.errors import BusyError
     from halops.names import RUNS
-    from halops.runstate import find_run
+    from halops.runstate import find_run, load_spec
 
     where = open_place(store)
     run_id = find_run(where.store, run)
-    backend = where.backend()
+    backend = where.backend(load_spec(where.store, run_id))
     if backend.alive(run_id):
         raise BusyError(f"{run_id} is at work", remedy=f"halops cancel {run_id}")
     if not yes:
         click.confirm(f"delete {run_id} and all its files in {where.store.uri}?", abort=True)
+    backend.forget(run_id)
     where.store.delete(f"{RUNS}/{run_id}")
-    shutil.rmtree(where.state / "local" / run_id, ignore_errors=True)
     click.echo(f"{run_id} deleted")

@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from rich.markup import escape
+
 from halops.units import human_bytes, human_seconds
 
 PLAIN_SECONDS = 10.0  # between two progress lines of one stage, where the output isn't a terminal
@@ -45,13 +47,16 @@ class ChainView:
         self._console.print(f"[green]✓[/] {stage:8} done before")
 
     def _succeeded(self, stage: str, event: dict[str, Any]) -> None:
-        seconds = time.monotonic() - self._began.get(stage, time.monotonic())
+        seconds = event.get("seconds") or time.monotonic() - self._began.get(stage, time.monotonic())
         self._console.print(f"[green]✓[/] {stage:8} {human_seconds(seconds)}")
 
     def _retry(self, stage: str, event: dict[str, Any]) -> None:
         self._console.print(
             f"[yellow]![/] {stage:8} ended with {event['exit_code']}; trying again in {event['seconds']:.0f} s"
         )
+
+    def _waiting(self, stage: str, event: dict[str, Any]) -> None:
+        self._console.print(f"[yellow]![/] {stage:8} {escape(event['message'])}")
 
     def _progress(self, stage: str, event: dict[str, Any]) -> None:
         line = describe_progress(event)

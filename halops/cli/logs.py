@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from halops.cli.common import Place, open_place, store_option
+
+if TYPE_CHECKING:
+    from halops.backends.base import Backend
 
 
 @click.command()
@@ -32,22 +33,26 @@ def command(run: str | None, stage: str | None, follow: bool, raw: bool, store: 
     if stage is not None and stage not in STAGES:
         raise click.BadParameter(f"{stage!r} is no stage; there are: {', '.join(STAGES)}", param_hint="STAGE")
     where = open_place(store)
-    run_id, path = _find_log(where, run, stage)
-    for line in _lines(where, run_id, path, follow):
+    run_id, backend, name = _find_log(where, run, stage, follow)
+    for line in backend.logs(run_id, name, follow=follow):
         click.echo(line if raw else readable(line))
+        if follow:
+            sys.stdout.flush()
 
 
-def _find_log(where: Place, run: str | None, stage: str | None) -> tuple[str, Path]:
+def _find_log(where: Place, run: str | None, stage: str | None, follow: bool) -> tuple[str, Backend, str]:
+    """The run, its backend and the stage to show: the one asked for, or the last that has a log."""
     from halops.errors import NotFoundError
-    from halops.names import STAGES
-    from halops.runstate import find_run
+    from halops.runstate import find_run, load_spec
 
     run_id = find_run(where.store, run)
-    backend = where.backend()
-    for name in [stage] if stage else reversed(STAGES):
-        if path := backend.log(run_id, name):
-            return run_id, path
-    raise NotFoundError(f"no log of {run_id} {stage or ''}".rstrip(), remedy="the stage hasn't run on this machine")
+    backend = where.backend(load_spec(where.store, run_id))
+    logged = backend.logged(run_id)
+    if stage and (stage in logged or (follow and backend.alive(run_id))):
+        return run_id, backend, stage
+    if logged and not stage:
+        return run_id, backend, logged[-1]
+    raise NotFoundError(f"no log of {run_id} {stage or ''}".rstrip(), remedy="the stage hasn't run yet, or not here")
 
 
 def readable(line: str) -> str:
@@ -62,15 +67,3 @@ def readable(line: str) -> str:
         if isinstance(event, dict) and "message" in event and "time" in event:
             return f"{event['time'][11:19]} {describe_progress(event)}"
     return line
-
-
-def _lines(where: Place, run_id: str, path: Path, follow: bool) -> Iterator[str]:
-    with path.open(errors="replace") as stream:
-        while True:
-            if line := stream.readline():
-                yield line.rstrip("\n")
-            elif follow and where.backend().alive(run_id):
-                sys.stdout.flush()
-                time.sleep(0.3)
-            else:
-                return

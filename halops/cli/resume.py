@@ -18,15 +18,16 @@ def command(run: str | None, wait: bool, as_json: bool, store: str | None) -> No
     \b
       halops resume local --wait
     """
-    from halops.cli.running import require_local, resume_run, run_in_foreground, start_detached
+    from halops.cli.cluster import render_again
+    from halops.cli.running import resume_run, run_in_foreground
     from halops.runstate import find_run
 
     where = open_place(store)
     spec = resume_run(where, find_run(where.store, run))
-    require_local(spec)
+    backend = where.backend(spec, lambda spec: render_again(where, spec))
     if wait:
-        run_in_foreground(where, spec, as_json=as_json)
+        run_in_foreground(where, spec, backend, as_json=as_json)
         return
-    start_detached(where, spec)
+    backend.submit(spec)
     note(f"{spec.run_id} goes on in the background; follow it with: halops status {spec.run_id} -w")
     click.echo(spec.run_id)

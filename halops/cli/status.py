@@ -40,10 +40,10 @@ def command(run: str | None, watch: bool, as_json: bool, store: str | None) -> N
 
 def read_status(where: Place, run: str | None) -> RunStatus:
     """The status of a run by id, name, or the last."""
-    from halops.runstate import find_run, load_spec, run_status
+    from halops.runstate import find_run, load_spec
 
-    run_id = find_run(where.store, run)
-    return run_status(where.store, load_spec(where.store, run_id), alive=where.backend().alive(run_id))
+    spec = load_spec(where.store, find_run(where.store, run))
+    return where.backend(spec).status(spec)
 
 
 def as_text(status: RunStatus) -> str:

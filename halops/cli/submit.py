@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from halops.cli.cluster import cluster_options
 from halops.cli.common import json_option, note, print_json, profile_options, store_option
 
 
@@ -17,6 +18,7 @@ from halops.cli.common import json_option, note, print_json, profile_options, st
 @click.option("--new", is_flag=True, help="Start beside an unfinished run of the same name and other inputs.")
 @click.option("--wait", is_flag=True, help="Stay until the run is done, showing progress.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved run and its steps; change nothing.")
+@cluster_options
 @json_option
 @store_option
 def command(**options: Any) -> None:
@@ -24,22 +26,26 @@ def command(**options: Any) -> None:
 
     \b
       halops submit --profile local --wait
-      halops submit --profile rtx8 --data ops.jsonl --set training.learning_rate=1e-4 --dry-run
+      halops submit --profile a100 --data s3://ops/train.jsonl --max-cost 100
+      halops submit --profile rtx8 --set training.learning_rate=1e-4 --dry-run
     """
-    from halops.cli.running import prepare, require_local, run_in_foreground, start_detached
+    from halops.cli.cluster import ClusterOptions
+    from halops.cli.running import prepare, run_in_foreground
 
-    prepared = prepare(**{key: options[key] for key in ("profile", "overrides", "data", "name", "place", "store")})
+    chosen = {key: options[key] for key in ("profile", "overrides", "data", "name", "place", "store")}
+    prepared = prepare(**chosen, cluster=ClusterOptions(options["queue"], options["max_cost"]))
     spec = prepared.spec
     if options["dry_run"]:
-        prepared.print_dry_run()
+        prepared.dry_run(options["as_json"])
         return
-    require_local(spec)
+    backend = prepared.backend()
     prepared.store_sources(new=options["new"])
     if options["wait"]:
-        run_in_foreground(prepared.where, spec, as_json=options["as_json"])
+        run_in_foreground(prepared.where, spec, backend, as_json=options["as_json"])
         return
-    start_detached(prepared.where, spec)
-    note(f"{spec.run_id} runs in the background; follow it with: halops status {spec.run_id} -w")
+    backend.submit(spec)
+    place = "in the cluster" if prepared.on_cluster else "in the background"
+    note(f"{spec.run_id} runs {place}; follow it with: halops status {spec.run_id} -w")
     if options["as_json"]:
         print_json({"run_id": spec.run_id})
     else:

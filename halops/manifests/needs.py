@@ -53,7 +53,7 @@ def stage_needs(
         if estimate.stage not in STAGES:
             continue
         stage = estimate.stage
-        given = profile.cluster.resources.get(stage, StageResources())  # type: ignore[call-overload]
+        given = profile.cluster.resources.get(stage, StageResources())
         deadline = max(SHORTEST_DEADLINE, round(DEADLINE_FACTOR * (estimate.seconds or 0)))
         gpus = _gpus(spec, stage)
         if gpus and max_cost is not None and price:

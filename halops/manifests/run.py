@@ -35,18 +35,42 @@ class Rendered(Frozen):
 def render(spec: RunSpec, placement: Placement, needs: dict[str, Needs]) -> Rendered:
     """A run's objects. Raises ConfigError if an image isn't locked by digest."""
     check_images(spec)
+    coordinator = coordinator_job(spec, placement, needs[COORDINATOR])
     stages = {
         step.stage: stage_job(spec, placement, step, needs[step.stage])
         for step in make_plan(spec).steps
         if step.stage != "base" or mirrored_by_job(spec)
     }
     return Rendered(
-        root=_root(spec, placement, stages),
-        rights=_rights(spec, placement),
-        network=_network(spec, placement) if spec.profile.cluster.nodes > 1 else (),
-        coordinator=coordinator_job(spec, placement, needs[COORDINATOR]),
+        root=_root(spec, placement, [*stages.values(), coordinator]),
+        rights=_rights(spec, placement.namespace),
+        network=_network(spec, placement.namespace) if spec.profile.cluster.nodes > 1 else (),
+        coordinator=coordinator,
         stages=stages,
     )
+
+
+def rebuild(spec: RunSpec, root: Object) -> Rendered:
+    """What a root was made with, from the Jobs that it keeps."""
+    namespace = root["metadata"]["namespace"]
+    jobs = jobs_of(root["data"][names.JOBS])
+    return Rendered(
+        root=_without_server_fields(root),
+        rights=_rights(spec, namespace),
+        network=_network(spec, namespace) if spec.profile.cluster.nodes > 1 else (),
+        coordinator=jobs.pop(COORDINATOR),
+        stages=jobs,
+    )
+
+
+def jobs_of(text: str) -> dict[str, Object]:
+    """Stage (or `coordinator`) -> its Job, from a root's jobs.yaml."""
+    return {job["metadata"]["labels"][names.LABEL_STAGE]: job for job in yaml.safe_load_all(text)}
+
+
+def _without_server_fields(item: Object) -> Object:
+    kept = {key: item["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    return item | {"metadata": kept}
 
 
 def mirrored_by_job(spec: RunSpec) -> bool:
@@ -59,8 +83,8 @@ def to_yaml(objects: list[Object]) -> str:
     return yaml.safe_dump_all(objects, sort_keys=False, width=120)
 
 
-def _root(spec: RunSpec, placement: Placement, stages: dict[str, Object]) -> Object:
-    jobs = to_yaml(list(stages.values()))
+def _root(spec: RunSpec, placement: Placement, made: list[Object]) -> Object:
+    jobs = to_yaml(made)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -79,10 +103,10 @@ def _root(spec: RunSpec, placement: Placement, stages: dict[str, Object]) -> Obj
     }
 
 
-def _rights(spec: RunSpec, placement: Placement) -> tuple[Object, ...]:
+def _rights(spec: RunSpec, namespace: str) -> tuple[Object, ...]:
     """What the coordinator uses, and nothing else. Creating Jobs can't be limited by name: hence an own namespace."""
     name = root_name(spec.run_id)
-    metadata = {"name": name, "namespace": placement.namespace, "labels": labels(spec.run_id, COORDINATOR)}
+    metadata = {"name": name, "namespace": namespace, "labels": labels(spec.run_id, COORDINATOR)}
     rules = [
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "patch"]},
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create"]},
@@ -90,7 +114,7 @@ def _rights(spec: RunSpec, placement: Placement) -> tuple[Object, ...]:
         {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
     ]
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
-    account = {"kind": "ServiceAccount", "name": f"{names.PREFIX}-{COORDINATOR}", "namespace": placement.namespace}
+    account = {"kind": "ServiceAccount", "name": f"{names.PREFIX}-{COORDINATOR}", "namespace": namespace}
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
@@ -101,10 +125,10 @@ def _rights(spec: RunSpec, placement: Placement) -> tuple[Object, ...]:
     return role, binding
 
 
-def _network(spec: RunSpec, placement: Placement) -> tuple[Object, ...]:
+def _network(spec: RunSpec, namespace: str) -> tuple[Object, ...]:
     """Training on several nodes: a headless Service for its pods' names, and leave to talk to each other."""
     chosen = {names.LABEL_RUN: spec.run_id, names.LABEL_STAGE: "train"}
-    metadata = {"namespace": placement.namespace, "labels": labels(spec.run_id, "train")}
+    metadata = {"namespace": namespace, "labels": labels(spec.run_id, "train")}
     service = {
         "apiVersion": "v1",
         "kind": "Service",

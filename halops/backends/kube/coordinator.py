@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from halops import names
 from halops.artifact import now
 from halops.backends.kube.api import KubeApi, Object
@@ -23,7 +21,8 @@ from halops.backends.kube.connection import connect
 from halops.backends.kube.decide import OOM_KILLED, AttemptRecord, Move, code_of, decide
 from halops.backends.kube.observe import (
     History,
-    annotations,
+    annotations_of,
+    owned,
     read_history,
     recorded,
     stage_jobs,
@@ -35,6 +34,7 @@ from halops.backends.kube.waiting import Watcher, words
 from halops.diagnose import diagnose
 from halops.errors import HalopsError, IntegrityError, NotFoundError
 from halops.manifests.jobs import with_attempt
+from halops.manifests.run import jobs_of
 from halops.names import State, root_name
 from halops.plan import Step, make_plan
 from halops.runspec import RunSpec
@@ -72,7 +72,7 @@ class Coordinator:
         if root is None:
             self.say("the run was deleted")
             return "cancelled"
-        state = annotations(root).get(names.ANNOTATION_STATE)
+        state = annotations_of(root).get(names.ANNOTATION_STATE)
         if state == "cancelled":
             self.say("the run was cancelled")
             return "cancelled"
@@ -170,12 +170,6 @@ class Coordinator:
         return state
 
 
-def owned(item: Object, root: Object) -> Object:
-    """The object as one that goes when the root goes."""
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": root["metadata"]["name"], "uid": root["metadata"]["uid"]}
-    return item | {"metadata": item["metadata"] | {"ownerReferences": [owner]}}
-
-
 def say(text: str) -> None:
     """A line of the coordinator's log."""
     print(f"{now()[11:19]} {text}", flush=True)
@@ -203,8 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--webhook")
     arguments = parser.parse_args(argv)
     spec = RunSpec.model_validate_json((arguments.root / names.SPEC).read_bytes())
-    documents = yaml.safe_load_all((arguments.root / names.JOBS).read_text())
-    jobs = {job["metadata"]["labels"][names.LABEL_STAGE]: job for job in documents}
+    jobs = jobs_of((arguments.root / names.JOBS).read_text())
     say(f"run {spec.run_id}, store {arguments.store}")
     api = KubeApi(connect(), arguments.namespace, patience=PATIENCE_SECONDS)
     watcher = Watcher(api, spec.run_id, arguments.store, arguments.webhook, say)

@@ -65,7 +65,7 @@ def job_state(job: Object) -> tuple[Literal["active", "complete", "failed"], dic
 
 def read_history(root: Object) -> History:
     """The attempts that the root's annotation records."""
-    text = annotations(root).get(names.ANNOTATION_ATTEMPTS) or "{}"
+    text = annotations_of(root).get(names.ANNOTATION_ATTEMPTS) or "{}"
     return {
         stage: tuple(AttemptRecord.model_validate(item) for item in items) for stage, items in json.loads(text).items()
     }
@@ -83,7 +83,13 @@ def recorded(history: History, stage: str, *records: AttemptRecord) -> History:
     return history | {stage: tuple(kept[number] for number in sorted(kept))}
 
 
-def annotations(item: Object) -> dict[str, str]:
+def annotations_of(item: Object) -> dict[str, str]:
     """An object's annotations."""
     found: dict[str, str] = item["metadata"].get("annotations") or {}
     return found
+
+
+def owned(item: Object, root: Object) -> Object:
+    """The object as one that goes when the root goes."""
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": root["metadata"]["name"], "uid": root["metadata"]["uid"]}
+    return item | {"metadata": item["metadata"] | {"ownerReferences": [owner]}}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from halops import names
 from halops.backends.kube.api import KubeApi, Object
-from halops.backends.kube.observe import annotations, attempt_of
+from halops.backends.kube.observe import annotations_of, attempt_of
 from halops.diagnosis import Diagnosis
 from halops.errors import HalopsError
 from halops.names import State, root_name
@@ -34,7 +34,7 @@ class Watcher:
         """Explain a stage that is at work or waits; write it down if it changed."""
         found = self.explain(job, pods) if job else None
         text = json.dumps({"stage": stage, "message": words(found)}) if found else None
-        if text != annotations(root).get(names.ANNOTATION_DIAGNOSIS):
+        if text != annotations_of(root).get(names.ANNOTATION_DIAGNOSIS):
             self._api.annotate("configmaps", root_name(self._run_id), {names.ANNOTATION_DIAGNOSIS: text})
             if found:
                 self._say(f"{stage}: {words(found)}")
