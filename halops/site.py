@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -78,7 +78,11 @@ def find_site(start: Path) -> tuple[Site, Path]:
 
 def load_site(path: Path) -> Site:
     """A site file. Raises ConfigError with all problems, NotFoundError if it can't be read."""
-    raw = read_yaml(path)
+    return make_site(read_yaml(path), str(path))
+
+
+def make_site(raw: dict[str, Any], where: str = SITE_FILE) -> Site:
+    """Settings as a file has them, checked. Raises ConfigError with all problems."""
     try:
         return Site.model_validate(raw)
     except ValidationError as error:
@@ -86,7 +90,7 @@ def load_site(path: Path) -> Site:
         raise ConfigError(
             f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the site's settings",
             problems,
-            where=str(path),
+            where=where,
             remedy="`halops init --force` writes a file with every setting explained",
         ) from error
 

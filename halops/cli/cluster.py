@@ -83,6 +83,10 @@ class ClusterOptions:
 
         try:
             api = where.cluster()
+        except ConfigError as error:
+            note(f"not judged by a server: {error.what}")
+            return
+        try:
             rehearse(api, rendered)
         except TransientError as error:
             note(f"not judged by a server: {error.what}")

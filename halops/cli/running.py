@@ -15,7 +15,7 @@ from halops.artifact import canonical_json, now
 from halops.cli.cluster import ClusterOptions, mirror_base
 from halops.cli.common import Place, note, open_place, print_json
 from halops.cli.live import ChainView
-from halops.errors import BusyError, NotFoundError
+from halops.errors import BusyError, ConfigError, NotFoundError
 from halops.names import DEFAULT_DATA, RUNS, SUBMITTED
 from halops.plan import make_plan
 from halops.profile import Profile, load_profile
@@ -53,19 +53,27 @@ class Prepared:
         """Its Kubernetes objects. Raises ConfigError for all that the site lacks, or a price over the limit."""
         return self.cluster.render(self.where, spec, count_rows(self.sources.rows))
 
-    def dry_run(self, as_json: bool) -> None:
-        """What would run, and from what: for a cluster its objects as YAML, judged by the server if one is there."""
-        if not self.on_cluster:
-            print_json(self._document())
-            return
-        rendered = self.render(self.spec)
-        if as_json:
-            print_json(self._document() | {"objects": rendered.objects()})
-        else:
+    def dry_run(self, form: str) -> None:
+        """What would run, and from what: the resolved run as JSON, or a cluster's objects as YAML.
+
+        Objects are judged by the server, if one is there. Raises ConfigError with its refusals; as YAML also for all
+        that the site lacks, which is only noted beside JSON.
+        """
+        if form == "yaml":
             from halops.manifests.run import to_yaml
 
+            rendered = self.render(self.spec)
             click.echo(to_yaml(rendered.objects()), nl=False)
-        self.cluster.rehearse(self.where, rendered)
+            self.cluster.rehearse(self.where, rendered)
+            return
+        print_json(self._document())
+        if self.on_cluster:
+            try:
+                rendered = self.render(self.spec)
+            except ConfigError as error:
+                note(f"not ready for a cluster: {error}")
+            else:
+                self.cluster.rehearse(self.where, rendered)
 
     def _document(self) -> dict[str, Any]:
         steps = [

@@ -17,7 +17,13 @@ from halops.cli.common import json_option, note, print_json, profile_options, st
 @click.option("--backend", "place", type=click.Choice(["local", "kube"]), help="Where to run, against the profile.")
 @click.option("--new", is_flag=True, help="Start beside an unfinished run of the same name and other inputs.")
 @click.option("--wait", is_flag=True, help="Stay until the run is done, showing progress.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved run and its steps; change nothing.")
+@click.option(
+    "--dry-run",
+    type=click.Choice(["json", "yaml"]),
+    is_flag=False,
+    flag_value="json",
+    help="Change nothing; print the resolved run, or with --dry-run=yaml its Kubernetes objects.",
+)
 @cluster_options
 @json_option
 @store_option
@@ -27,7 +33,7 @@ def command(**options: Any) -> None:
     \b
       halops submit --profile local --wait
       halops submit --profile a100 --data s3://ops/train.jsonl --max-cost 100
-      halops submit --profile rtx8 --set training.learning_rate=1e-4 --dry-run
+      halops submit --profile rtx8 --set training.learning_rate=1e-4 --dry-run=yaml
     """
     from halops.cli.cluster import ClusterOptions
     from halops.cli.running import prepare, run_in_foreground
@@ -36,7 +42,7 @@ def command(**options: Any) -> None:
     prepared = prepare(**chosen, cluster=ClusterOptions(options["queue"], options["max_cost"]))
     spec = prepared.spec
     if options["dry_run"]:
-        prepared.dry_run(options["as_json"])
+        prepared.dry_run(options["dry_run"])
         return
     backend = prepared.backend()
     prepared.store_sources(new=options["new"])
