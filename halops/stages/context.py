@@ -22,7 +22,14 @@ class Checkpoints(Protocol):
         """Step and local folder of the newest checkpoint whose every byte is verified, if any."""
 
     def save(self, step: int, folder: Path) -> None:
-        """Store a finished checkpoint folder, then drop the oldest past the limit."""
+        """Store a finished checkpoint folder, then drop the oldest past the limit.
+
+        The folder may be taken over: it is gone afterwards. It may also be stored beside the training; then an error
+        is raised by the next call, or by `flush`.
+        """
+
+    def flush(self) -> None:
+        """Wait until all that was saved is stored."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from halops import __version__, names
 from halops.artifact import FileEntry, Manifest, Producer, now
@@ -27,8 +29,11 @@ from halops.process import die_with_parent
 from halops.progress import Progress
 from halops.runspec import RunSpec
 from halops.stages.context import Metrics, StageContext, StageFunction
-from halops.stages.inputs import current_manifest, fetch_inputs, pinned_inputs
+from halops.stages.inputs import current_manifest, fetch_inputs, pinned_inputs, require_expected
 from halops.stages.live import LiveStatus, status_key
+from halops.stages.node import Node, this_node, wait_for_first
+from halops.stages.sync import LiveCopies, LiveSync
+from halops.stages.uploads import BackgroundCheckpoints
 from halops.store.artifacts import StoredCheckpoints, clean_attempts, publish
 from halops.store.base import Store
 from halops.store.table import open_store
@@ -37,53 +42,77 @@ TEARDOWN_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Attempt:
-    """One attempt at one step."""
+    """One attempt at one step. Of several nodes that train together the first alone stores what comes of it."""
 
     def __init__(self, spec: RunSpec, step: Step, store: Store, work: Path) -> None:
         self.spec, self.step, self.store, self.work = spec, step, store, work
         self.id = os.environ.get(names.ENV_ATTEMPT) or uuid.uuid4().hex[:12]
         self.rung = int(os.environ.get(names.ENV_RUNG) or 0)
+        self.node = this_node() if step.stage == "train" else Node()
         self.stop = threading.Event()
         self.started = now()
+        self.folder = work / self.id
         self.live = LiveStatus(
             store, status_key(spec.run_id, step.stage), attempt=self.id, started=self.started, rung=self.rung
         )
+        self.progress = Progress(self.folder / names.PROGRESS, self.live.event)
 
     def run(self) -> None:
         """Skip, or run and publish. Raises HalopsError."""
         inputs = pinned_inputs(self.store, self.spec, self.step)
-        if current_manifest(self.store, self.spec, self.step, inputs):
+        require_expected(inputs, os.environ.get(names.ENV_INPUTS))
+        if self._done(inputs):
             print(f"{self.step.stage}: done already", flush=True)
             return
-        self.live.write("running")
-        folder = self.work / self.id
         try:
-            metrics = self._stage(folder, inputs)
-            self._publish(folder / "output", inputs, metrics)
+            for name in ("inputs", "output", "scratch"):
+                (self.folder / name).mkdir(parents=True)
+            if self.node.first:
+                self._run_and_publish(inputs)
+            else:
+                self._stage(inputs)
+                wait_for_first(lambda: self._done(inputs), self._status, self.stop)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run_and_publish(self, inputs: dict[str, str]) -> None:
+        self.live.write("running")
+        with LiveSync(self.store, self.live, LiveCopies(self.store, self.spec.run_id, self.step.stage, self.folder)):
+            metrics = self._stage(inputs)
+            self._publish(self.folder / "output", inputs, metrics)
         clean_attempts(self.store, self.step.prefix, keep=self.id)
         self.live.write("succeeded", metrics=metrics)
 
-    def _stage(self, folder: Path, inputs: dict[str, str]) -> Metrics:
-        for name in ("inputs", "output", "scratch"):
-            (folder / name).mkdir(parents=True)
-        progress = Progress(folder / names.PROGRESS, self.live.event)
-        fetch_inputs(self.store, self.spec, self.step, inputs, folder / "inputs", progress)
-        limit = self.spec.profile.training.save_total_limit
+    def _stage(self, inputs: dict[str, str]) -> Metrics:
+        fetch_inputs(self.store, self.spec, self.step, inputs, self.folder / "inputs", self.progress)
+        checkpoints = self._checkpoints() if self.step.stage == "train" else None
         context = StageContext(
             spec=self.spec,
-            inputs=folder / "inputs",
-            output=folder / "output",
-            scratch=folder / "scratch",
-            progress=progress,
+            inputs=self.folder / "inputs",
+            output=self.folder / "output",
+            scratch=self.folder / "scratch",
+            progress=self.progress,
             stop=self.stop,
-            checkpoints=StoredCheckpoints(self.store, self.step.prefix, limit=limit, scratch=folder / "checkpoints")
-            if self.step.stage == "train"
-            else None,
+            checkpoints=checkpoints,
             rung=self.rung,
         )
-        return load_stage(self.step.stage)(context)
+        try:
+            return load_stage(self.step.stage)(context)
+        finally:
+            if checkpoints:
+                checkpoints.close()
+
+    def _checkpoints(self) -> BackgroundCheckpoints:
+        limit = self.spec.profile.training.save_total_limit
+        stored = StoredCheckpoints(self.store, self.step.prefix, limit=limit, scratch=self.folder / "checkpoints")
+        return BackgroundCheckpoints(stored, self.folder / "waiting")
+
+    def _done(self, inputs: dict[str, str]) -> bool:
+        return current_manifest(self.store, self.spec, self.step, inputs) is not None
+
+    def _status(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.store.read(status_key(self.spec.run_id, self.step.stage)) or b"{}")
+        return document
 
     def _publish(self, output: Path, inputs: dict[str, str], metrics: Metrics) -> None:
         def make_manifest(files: tuple[FileEntry, ...]) -> Manifest:
@@ -104,8 +133,7 @@ class Attempt:
                 finished=now(),
             )
 
-        progress = Progress(None, self.live.event)
-        publish(self.store, self.step.prefix, self.id, output, make_manifest=make_manifest, progress=progress)
+        publish(self.store, self.step.prefix, self.id, output, make_manifest=make_manifest, progress=self.progress)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Training is told to stop and saves a checkpoint; anything else stops where it is."""
@@ -160,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         current.run()
 
     def on_error(error: HalopsError) -> None:
-        if attempt:
+        if attempt and attempt[0].node.first:
             attempt[0].live.failed(error)
 
     return guarded(work, on_error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from halops import names
 from halops.artifact import Manifest
-from halops.errors import IntegrityError, NotFoundError
+from halops.errors import ConfigError, IntegrityError, NotFoundError
 from halops.plan import Input, Step, make_plan
 from halops.progress import Progress
 from halops.runspec import DatasetRef, RunSpec
@@ -30,6 +32,35 @@ def pinned_inputs(store: Store, spec: RunSpec, step: Step) -> dict[str, str]:
     if step.stage == "train" and spec.adapter:
         inputs[ADAPTER] = _required(store, spec.adapter.prefix, "the starting adapter").digest
     return inputs
+
+
+def require_expected(inputs: dict[str, str], given: str | None) -> None:
+    """Compare the inputs that are there with those that the attempt was made for.
+
+    Args:
+        inputs: as `pinned_inputs` finds them.
+        given: JSON of what it found when the attempt was made (HALOPS_INPUTS); None skips the comparison.
+
+    Raises IntegrityError naming those that changed meanwhile, ConfigError if `given` is no such JSON.
+    """
+    if given is None:
+        return
+    try:
+        expected = json.loads(given)
+        changed = sorted(name for name in inputs.keys() | expected.keys() if inputs.get(name) != expected.get(name))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"not a JSON object of digests: {given[:80]!r}", where=names.ENV_INPUTS) from error
+    if changed:
+        told = "; ".join(f"{name} is {_short(inputs.get(name))}, not {_short(expected.get(name))}" for name in changed)
+        raise IntegrityError(
+            f"{', '.join(changed)} changed since this attempt was made",
+            where=told,
+            remedy="something else writes to this run's files in the store; `halops resume` starts from what is there",
+        )
+
+
+def _short(digest: str | None) -> str:
+    return f"sha256:{digest[:12]}" if digest else "absent"
 
 
 def current_manifest(store: Store, spec: RunSpec, step: Step, inputs: dict[str, str]) -> Manifest | None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from typing import Any
 
 from halops.artifact import now
 from halops.errors import HalopsError
-from halops.names import RUNS, STATUS, State
+from halops.names import PROGRESS, RUNS, STATUS, TENSORBOARD, State
 from halops.stages.context import Metrics
 from halops.store.base import Store
-
-SECONDS_BETWEEN_WRITES = {"file": 1.0}  # by scheme; anything remote gets the default
-DEFAULT_SECONDS = 15.0
 
 
 def status_key(run_id: str, stage: str) -> str:
@@ -21,28 +18,48 @@ def status_key(run_id: str, stage: str) -> str:
     return f"{RUNS}/{run_id}/{stage}/{STATUS}"
 
 
+def progress_key(run_id: str, stage: str) -> str:
+    """Where the live copy of a stage's progress events is kept, those of its earlier attempts included."""
+    return f"{RUNS}/{run_id}/{stage}/{PROGRESS}"
+
+
+def tensorboard_prefix(run_id: str) -> str:
+    """Where the live copies of the newest training attempt's TensorBoard event files are kept."""
+    return f"{RUNS}/{run_id}/train/{TENSORBOARD}"
+
+
 class LiveStatus:
-    """Writes `status.json` at once on a change of state, and throttled on progress."""
+    """Holds what `status.json` says. A change of state is written at once; progress when `push` is called."""
 
     def __init__(self, store: Store, key: str, **fixed: Any) -> None:
         self._store, self._key, self._fixed = store, key, fixed
-        self._last_write = 0.0
-        self._interval = SECONDS_BETWEEN_WRITES.get(store.uri.partition("://")[0], DEFAULT_SECONDS)
         self._metrics: dict[str, Any] = {}
         self._progress: dict[str, Any] | None = None
+        self._fresh = False  # whether there is progress that the store hasn't seen
+        self._lock = threading.Lock()
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take in a progress event, print it for the log, and pass it on now and then."""
+        """Take in a progress event, and print it for the log."""
         print(json.dumps(event), flush=True)
-        self._metrics.update(event.get("metrics", {}))
-        self._progress = event
-        if time.monotonic() - self._last_write >= self._interval:
-            self._put("running")
+        with self._lock:
+            self._metrics.update(event.get("metrics", {}))
+            self._progress, self._fresh = event, True
+
+    def push(self) -> None:
+        """Write what is new, if anything is."""
+        with self._lock:
+            if not self._fresh:
+                return
+            document, self._fresh = self._document("running"), False
+        self._store.write(self._key, document)
 
     def write(self, state: State, *, metrics: Metrics | None = None, **more: Any) -> None:
         """Record a change of state."""
-        self._metrics.update(metrics or {})
-        self._put(state, **({} if state == "running" else {"finished": now()}), **more)
+        with self._lock:
+            self._metrics.update(metrics or {})
+            document = self._document(state, **({} if state == "running" else {"finished": now()}), **more)
+            self._fresh = False
+        self._store.write(self._key, document)
 
     def failed(self, error: HalopsError) -> None:
         """Record how the attempt ended. A store that can't be written must not hide the first error."""
@@ -51,10 +68,9 @@ class LiveStatus:
         except HalopsError as second:
             print(f"the status could not be stored either: {second}", flush=True)
 
-    def _put(self, state: State, **more: Any) -> None:
+    def _document(self, state: State, **more: Any) -> bytes:
         document = {
             "state": state, **self._fixed, "updated": now(), "metrics": self._metrics, "progress": self._progress,
             **more,
         }  # fmt: skip
-        self._store.write(self._key, json.dumps(document).encode())
-        self._last_write = time.monotonic()
+        return json.dumps(document).encode()

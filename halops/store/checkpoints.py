@@ -67,6 +67,9 @@ class StoredCheckpoints:
         clean_attempts(self._store, self._prefix(step), keep=attempt)
         self._prune(step)
 
+    def flush(self) -> None:
+        """Everything is stored already."""
+
     def _prune(self, saved: int) -> None:
         """Delete what is past the limit, and unfinished leftovers. The manifest goes first: then it is gone."""
         finished = self._finished()

@@ -59,6 +59,9 @@ class LocalCheckpoints:
         for old in sorted(self._steps() - {step})[: max(0, len(self._steps()) - self._limit)]:
             shutil.rmtree(self._folder / str(old), ignore_errors=True)
 
+    def flush(self) -> None:
+        """Everything is kept already."""
+
     def _steps(self) -> set[int]:
         if not self._folder.is_dir():
             return set()
