@@ -39,6 +39,19 @@ class Profile(Frozen):
             raise ValueError(f"serving.file: {self.serving.file!r} isn't among convert.types ({made})")
         return self
 
+    @model_validator(mode="after")
+    def _gpus_share_a_step(self) -> Profile:
+        training, cluster = self.training, self.cluster
+        rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+        processes = max(1, cluster.gpu.count) * cluster.nodes
+        if rows % processes:
+            raise ValueError(
+                f"cluster.gpu.count: {processes} GPUs can't share a step of {rows} rows evenly "
+                "(training.per_device_train_batch_size x training.gradient_accumulation_steps); "
+                f"take a multiple of {processes}"
+            )
+        return self
+
 
 def shipped_profiles() -> list[str]:
     """Names of the profiles that come with HALops."""

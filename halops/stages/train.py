@@ -11,51 +11,69 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from halops.errors import Interrupted
-from halops.stages.context import Metrics, StageContext
+from halops.stages.context import Checkpoints, Metrics, StageContext
 
 if TYPE_CHECKING:
     from halops.train.callbacks import Watch
     from halops.train.resume import Resume
     from halops.train.session import Session
+    from halops.train.world import World
 
 
 CPU_BATCH_TOKENS = 1024  # in evaluation, where a batch has no other use than to fill the cores
 
 
 def run(context: StageContext) -> Metrics:
-    """Train. Returns the metrics of `halops.metrics` under "train: when done".
+    """Train, in this process or in one for each GPU. Returns the metrics of `halops.metrics` under "train: when done".
 
     Raises:
         ConfigError, DataError, ModelError: settings, rows or a base that can't be used.
         GpuMemoryError: CUDA out of memory; the next attempt goes one rung down.
         StageError: the loss diverged, or a tensor is in a dtype that nobody asked for.
         Interrupted: `context.stop` was set; a checkpoint is saved.
+        TransientError: one of several processes ended before the others.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the input folder
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less lost to fragmentation
     from halops.train.arguments import check_names, rung_at
+    from halops.train.launch import launch, team_of
+
+    profile = context.spec.profile
+    team = team_of(profile.cluster)
+    check_names(profile.training)
+    rung_at(profile.training, context.rung, team.count)
+    if team.count > 1:
+        return launch(context, team)
+    from halops.train.world import ALONE
+
+    return run_here(context, ALONE)
+
+
+def run_here(context: StageContext, world: World) -> Metrics:
+    """Train in this process, by itself or as one of several."""
+    from halops.train.arguments import rung_at
     from halops.train.faults import translated
     from halops.train.resume import find_resume
     from halops.train.session import prepare
 
-    training = context.spec.profile.training
-    check_names(training)
-    rung = rung_at(training, context.rung)
+    rung = rung_at(context.spec.profile.training, context.rung, world.size)
     with translated(rung):
         resume = find_resume(context)
-        return _train(prepare(context, rung), resume)
+        world.require_same_step(resume.step if resume else 0)
+        return _train(prepare(context, rung, world), resume)
 
 
 def _train(session: Session, resume: Resume | None) -> Metrics:
     """Held-out loss, training, held-out loss; then write the output."""
     from halops.train.arguments import total_steps
     from halops.train.callbacks import Watch, peak_memory
+    from halops.train.checkpoints import LocalCheckpoints
     from halops.train.history import History
     from halops.train.resume import state_of
 
     context, training = session.context, session.context.spec.profile.training
-    history = History(context.output, resume.records if resume else ())
+    history = History(context.output, resume.records if resume else (), events=session.world.first)
     steps, resumed = total_steps(training, len(session.train)), resume.step if resume else 0
     if resume:
         before = resume.heldout_loss_base
@@ -64,12 +82,14 @@ def _train(session: Session, resume: Resume | None) -> Metrics:
         with session.model.disable_adapter():
             before = _measure(session, "held-out loss of the base")
     watch = Watch(history, context.progress, context.stop, training.logging_steps, resume.watch if resume else None)
-    trainer = _trainer(session, watch, lambda: state_of(context, history.records, watch.export(), before))
+    checkpoints = context.checkpoints or LocalCheckpoints(context.scratch / "checkpoints")
+    trainer = _trainer(session, watch, checkpoints, lambda: state_of(context, history.records, watch.export(), before))
     if resume and resumed >= steps:
         trainer._load_from_checkpoint(str(resume.folder))
     else:
         trainer.train(resume_from_checkpoint=str(resume.folder) if resume else None)
     if watch.interrupted:
+        checkpoints.flush()
         raise Interrupted(
             f"stopped at step {trainer.state.global_step} of {steps}, after a checkpoint",
             remedy="the same command goes on from there",
@@ -92,7 +112,9 @@ def _train(session: Session, resume: Resume | None) -> Metrics:
         "resumed_from_step": resumed,
         "oom_rung": context.rung,
     }
-    _write(session, metrics)
+    if session.world.first:
+        _write(session, metrics)
+    checkpoints.flush()  # it went on beside the held-out loss
     return metrics
 
 
@@ -107,31 +129,35 @@ def _measure(session: Session, message: str) -> float | None:
         progress=session.context.progress,
         stop=session.context.stop,
         message=message,
+        world=session.world,
     )
 
 
-def _trainer(session: Session, watch: Watch, export: Any) -> Any:
+def _trainer(session: Session, watch: Watch, checkpoints: Checkpoints, export: Any) -> Any:
     from transformers import TrainingArguments
 
-    from halops.train.arguments import training_arguments
-    from halops.train.checkpoints import LocalCheckpoints
+    from halops.train.arguments import rows_per_step, training_arguments
+    from halops.train.faults import planted
     from halops.train.rows import collate
     from halops.train.trainer import LoraTrainer
 
     context, training = session.context, session.context.spec.profile.training
-    arguments = training_arguments(context.spec.profile, context.scratch / "trainer", session.cuda, context.rung)
+    arguments = training_arguments(
+        context.spec.profile, context.scratch / "trainer", session.cuda, context.rung, count=session.world.size
+    )
     session.summary["arguments"] = arguments | {"output_dir": ""}
-    batch = training.per_device_train_batch_size
     trainer = LoraTrainer(
         model=session.model,
         args=TrainingArguments(**arguments),
         train_dataset=session.train,
         data_collator=collate,
-        callbacks=[watch],
-        checkpoints=context.checkpoints or LocalCheckpoints(context.scratch / "checkpoints"),
+        callbacks=[watch, *planted(context.rung)],
+        checkpoints=checkpoints,
         export=export,
-        rows_per_step=batch * training.gradient_accumulation_steps if batch > 1 else 1,
+        rows_per_step=rows_per_step(training),
+        alike=training.per_device_train_batch_size > 1,  # one row at a time has no padding
         offload=session.rung.offload_activations and session.cuda,
+        world=session.world,
     )
     watch.trainer = trainer
     return trainer

@@ -11,7 +11,7 @@ from typing import Any
 
 from halops.errors import ConfigError, GpuMemoryError
 from halops.profile import Profile
-from halops.sections import Training
+from halops.sections import Cluster, Training
 
 # Optimizers of transformers that need no further package. The rest of its list asks for one.
 OPTIMIZERS = frozenset({
@@ -28,18 +28,56 @@ SCHEDULES = frozenset({
 })  # fmt: skip
 
 
+# Seconds that a process waits for another one: as long as loading a large base from a slow disk may differ.
+PEER_SECONDS = 1800
+
+
 @dataclass(frozen=True)
 class Rung:
-    """How one optimizer step is cut up; all rungs of a ladder train on the same rows a step."""
+    """How one process cuts up its share of an optimizer step; all rungs train on the same rows a step."""
 
     micro_batch: int
     accumulation: int
     offload_activations: bool = False
 
 
-def ladder(training: Training) -> tuple[Rung, ...]:
-    """What to try, in turn, as memory runs out: ever smaller micro-batches, then activations in host memory."""
+def processes(cluster: Cluster) -> int:
+    """Training processes that a profile asks for: one for each GPU of each node."""
+    return max(1, cluster.gpu.count) * cluster.nodes
+
+
+def share(training: Training, count: int) -> tuple[int, int]:
+    """Micro-batch and accumulation of each of `count` processes; together they make the profile's effective batch.
+
+    Fewer accumulations before smaller micro-batches: those cost speed. Raises ConfigError if it can't be shared.
+    """
     batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    common = math.gcd(accumulation, count)
+    left = count // common
+    if batch % left:
+        rows = batch * accumulation
+        fitting = -(-rows // count) * count
+        raise ConfigError(
+            f"a step of {rows} rows can't be shared evenly by {count} processes",
+            [
+                f"training.per_device_train_batch_size {batch} x training.gradient_accumulation_steps {accumulation} "
+                f"= {rows} rows, on cluster.gpu.count x cluster.nodes = {count} processes"
+            ],
+            remedy=f"take a multiple of {count}: --set training.per_device_train_batch_size=1 "
+            f"--set training.gradient_accumulation_steps={fitting}",
+        )
+    return batch // left, accumulation // common
+
+
+def ladder(training: Training, count: int = 1) -> tuple[Rung, ...]:
+    """What to try, in turn, as memory runs out: ever smaller micro-batches, then activations in host memory.
+
+    Args:
+        count: processes that train together; the rungs are what each of them does.
+
+    Raises ConfigError if they can't share a step.
+    """
+    batch, accumulation = share(training, count)
     rungs = [Rung(batch, accumulation)]
     while batch > 1:
         smaller = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)
@@ -48,9 +86,9 @@ def ladder(training: Training) -> tuple[Rung, ...]:
     return (*rungs, Rung(batch, accumulation, offload_activations=True))
 
 
-def rung_at(training: Training, index: int) -> Rung:
-    """The rung that many steps down. Raises GpuMemoryError past the end of the ladder."""
-    rungs = ladder(training)
+def rung_at(training: Training, index: int, count: int = 1) -> Rung:
+    """The rung that many steps down, for each of `count` processes. Raises GpuMemoryError past the ladder's end."""
+    rungs = ladder(training, count)
     if index >= len(rungs):
         raise GpuMemoryError(
             f"out of memory at every rung, down to {rungs[-1].micro_batch} row at a time with its activations "
@@ -80,7 +118,12 @@ def check_names(training: Training) -> None:
 
 
 def training_arguments(
-    profile: Profile, output: Path | str, cuda: bool, rung: int = 0, fields: Collection[str] | None = None
+    profile: Profile,
+    output: Path | str,
+    cuda: bool,
+    rung: int = 0,
+    fields: Collection[str] | None = None,
+    count: int = 1,
 ) -> dict[str, Any]:
     """Keyword arguments of transformers.TrainingArguments.
 
@@ -91,12 +134,13 @@ def training_arguments(
         output: folder for the Trainer's own checkpoints.
         rung: how far down the out-of-memory ladder.
         fields: the names that TrainingArguments has; those of the installed transformers if None.
+        count: processes that train together.
 
     Raises ConfigError, and GpuMemoryError past the last rung.
-    """
+    """  # fmt: skip
     training = profile.training
     check_names(training)
-    step = rung_at(training, rung)
+    step = rung_at(training, rung, count)
     names = fields if fields is not None else installed_fields()
     return {
         "output_dir": str(output),
@@ -128,6 +172,17 @@ def training_arguments(
         "remove_unused_columns": False,
         "label_names": ["labels"],
         **_checkpointing(training.gradient_checkpointing, names),
+        **(_together(cuda) if count > 1 else {}),
+    }
+
+
+def _together(cuda: bool) -> dict[str, Any]:
+    """The loss is a mean over the tokens of all processes; every weight of the adapter is used in every pass."""
+    return {
+        "average_tokens_across_devices": True,
+        "ddp_backend": "nccl" if cuda else "gloo",
+        "ddp_find_unused_parameters": False,
+        "ddp_timeout": PEER_SECONDS,
     }
 
 
@@ -143,8 +198,16 @@ def installed_fields() -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(TrainingArguments))
 
 
+def rows_per_step(training: Training) -> int:
+    """The effective batch: rows of one optimizer step, of all processes together."""
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps
+
+
+def steps_per_epoch(training: Training, rows: int) -> int:
+    """Optimizer steps of one epoch, a smaller one at its end included."""
+    return -(-rows // rows_per_step(training))
+
+
 def total_steps(training: Training, rows: int) -> int:
     """Optimizer steps of the whole training, as the Trainer counts them."""
-    effective = training.per_device_train_batch_size * training.gradient_accumulation_steps
-    per_epoch = -(-rows // effective)
-    return training.max_steps or math.ceil(training.num_train_epochs * per_epoch)
+    return training.max_steps or math.ceil(training.num_train_epochs * steps_per_epoch(training, rows))

@@ -89,13 +89,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self.all_seconds, self.all_tokens = self.all_seconds + seconds, self.all_tokens + tokens
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
             self._record(state)
-        if self.stop.is_set() and state.global_step < state.max_steps:
+        if self.trainer.world.any(self.stop.is_set()) and state.global_step < state.max_steps:
             self.interrupted = control.should_save = control.should_training_stop = True
 
     def _record(self, state: Any) -> None:
         record = Record(
             step=state.global_step,
-            epoch=round(state.epoch, 6),
+            epoch=round(self.trainer.epoch(state.global_step), 6),
             loss=sum(self.losses) / len(self.losses),
             learning_rate=self._rate,
             grad_norm=self.norms[-1] if self.norms else 0.0,

@@ -1,14 +1,22 @@
-"""Foreign errors of training, translated at one seam."""
+"""Foreign errors of training, translated at one seam; and the one that a test can plant.
+
+A machine without a GPU never runs out of its memory. So that the ladder can be tested there,
+`HALOPS_TEST_FAULT=cuda_oom:RUNG` raises torch's own error in the second step of every attempt on that rung or one
+above. Nothing but tests sets it.
+"""
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-from halops.errors import GpuMemoryError, HostError, IntegrityError
+from halops.errors import ConfigError, GpuMemoryError, HostError, IntegrityError
+from halops.names import ENV_TEST_FAULT
 from halops.train.arguments import Rung
 
 # CUDA libraries report a failed allocation in words of their own.
@@ -60,3 +68,25 @@ def _gpu(rung: Rung) -> GpuMemoryError:
         remedy="the next attempt takes smaller micro-batches; or --set training.max_seq_length=512, "
         "or close what else uses the card (`nvidia-smi`)",
     )
+
+
+def planted(rung: int) -> list[Any]:
+    """The callback that plants what HALOPS_TEST_FAULT asks for on this rung, if anything. Raises ConfigError."""
+    wanted = os.environ.get(ENV_TEST_FAULT)
+    if not wanted:
+        return []
+    kind, _, last = wanted.partition(":")
+    if kind != "cuda_oom" or not last.isdecimal():
+        raise ConfigError(f"no such fault: {wanted!r}", where=ENV_TEST_FAULT, remedy="cuda_oom:RUNG")
+    return [_out_of_memory()] if rung <= int(last) else []
+
+
+def _out_of_memory() -> Any:
+    from transformers import TrainerCallback
+
+    class OutOfMemory(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory (planted by a test)")
+
+    return OutOfMemory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,18 @@ from halops.errors import Interrupted
 from halops.progress import Progress
 from halops.train.loss import IGNORED
 from halops.train.rows import Row, Rows, collate
+from halops.train.world import ALONE, World
 
 
 def heldout_loss(
-    model: Any, rows: Rows, *, budget: int, progress: Progress, stop: threading.Event, message: str
+    model: Any,
+    rows: Rows,
+    *,
+    budget: int,
+    progress: Progress,
+    stop: threading.Event,
+    message: str,
+    world: World = ALONE,
 ) -> float | None:
     """Mean cross entropy over the trained tokens of all rows, in nats; None if there are no rows.
 
@@ -23,6 +32,7 @@ def heldout_loss(
         model: with the chunked head; its dropout is off meanwhile.
         budget: most tokens in a batch, padding included; a longer row goes alone.
         message: what progress says.
+        world: the processes that share the batches; all of them get the same answer.
 
     Raises Interrupted as soon as `stop` is set.
     """
@@ -31,18 +41,28 @@ def heldout_loss(
     training = model.training
     model.eval()
     try:
-        for batch in batches(rows, budget):
-            if stop.is_set():
+        for turn in turns(rows, budget, world.size):
+            if world.any(stop.is_set()):  # together, or the others would wait for this one
                 raise Interrupted(f"stopped while {message}", remedy="the same command goes on from here")
-            tensors = {name: tensor.to(device) for name, tensor in collate(batch).items() if name != "lengths"}
-            with torch.no_grad():
-                total += model(**tensors, num_items_in_batch=1.0).loss.item()
-            count += sum(label != IGNORED for row in batch for label in row.labels)
-            done += len(batch)
+            if world.rank < len(turn):
+                batch = turn[world.rank]
+                tensors = {name: tensor.to(device) for name, tensor in collate(batch).items() if name != "lengths"}
+                with torch.no_grad():
+                    total += model(**tensors, num_items_in_batch=1.0).loss.item()
+                count += sum(label != IGNORED for row in batch for label in row.labels)
+            done += sum(len(batch) for batch in turn)
             progress(message, done=done, total=len(rows), unit="rows")
     finally:
         model.train(training)
-    return total / count if count else None
+    total, tokens = world.sum(total, count)
+    return total / tokens if tokens else None
+
+
+def turns(rows: Rows, budget: int, count: int) -> Iterator[list[list[Row]]]:
+    """The batches, `count` at a time: one for each process; the last turn may have fewer."""
+    made = batches(rows, budget)
+    while turn := list(itertools.islice(made, count)):
+        yield turn
 
 
 def batches(rows: Rows, budget: int) -> Iterator[list[Row]]:

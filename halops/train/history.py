@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from halops.names import TENSORBOARD
+
 log = logging.getLogger(__name__)
 
 
@@ -31,13 +33,14 @@ class History:
     Args:
         output: gets history.jsonl and tensorboard/.
         records: those of an earlier attempt, up to the checkpoint that this one goes on from.
+        events: whether to write TensorBoard's.
     """
 
-    def __init__(self, output: Path, records: Iterable[Record] = ()) -> None:
+    def __init__(self, output: Path, records: Iterable[Record] = (), events: bool = True) -> None:
         self.records: list[Record] = []
         self._path = output / "history.jsonl"
         self._path.touch()
-        self._writer = _tensorboard(output / "tensorboard")
+        self._writer = _tensorboard(output / TENSORBOARD) if events else None
         for record in records:
             self.add(record)
 

@@ -95,7 +95,7 @@ def load_model(base: Path, config: Any, profile: Profile, cuda: bool) -> Any:
             config=config,
             dtype=precision(profile, cuda).weights,
             quantization_config=_quantization(profile, cuda),
-            device_map={"": 0 if cuda else "cpu"},
+            device_map={"": torch.cuda.current_device() if cuda else "cpu"},
             attn_implementation=_attention(config),
             use_safetensors=True,
             local_files_only=True,

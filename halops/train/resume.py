@@ -10,6 +10,7 @@ from typing import Any
 from halops.artifact import sha256_file
 from halops.errors import ConfigError
 from halops.stages.context import StageContext
+from halops.train.arguments import rows_per_step
 from halops.train.history import Record
 from halops.train.trainer import STATE
 
@@ -60,7 +61,7 @@ def identity(context: StageContext) -> dict[str, Any]:
         "rows": sha256_file(context.inputs / "data" / "train.jsonl"),
         "lora": context.spec.profile.lora.model_dump(mode="json"),
         "length": training.max_steps or f"{training.num_train_epochs:g} epochs",
-        "rows_per_step": training.per_device_train_batch_size * training.gradient_accumulation_steps,
+        "rows_per_step": rows_per_step(training),
         "seed": training.seed,
         "optimizer": training.optim,
         "schedule": [training.lr_scheduler_type, training.learning_rate, training.warmup_ratio],

@@ -25,6 +25,9 @@ class Row:
     labels: tuple[int, ...]
 
 
+BLANK = Row((), ())
+
+
 class Rows(Dataset[Row]):
     """Rows in memory, as the Trainer wants them."""
 
@@ -100,10 +103,13 @@ def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     No attention mask: with a causal mask no real token sees padding to its right, and padding has no loss. Without
     one, attention takes its fastest path.
 
+    Without rows it is a batch that trains nothing: one row of padding.
+
     Returns: input_ids, labels [B, S] int64; trained [N] int64, positions in the flattened batch that predict a
         trained token; lengths [B] int64.
     """
-    width = max(len(row.input_ids) for row in rows)
+    rows = rows or [BLANK]
+    width = max(2, *(len(row.input_ids) for row in rows))
     input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
     labels = torch.full((len(rows), width), IGNORED, dtype=torch.int64)
     for index, row in enumerate(rows):
@@ -151,6 +157,40 @@ class StepsOfLikeLength(Sampler[int]):
         whole = [whole[index] for index in torch.randperm(len(whole), generator=generator).tolist()]
         yield from (row for rows in _longest_first(whole, self.lengths) for row in rows)
         yield from rest
+
+
+class SharedSteps(Sampler[list[int]]):
+    """One process's micro-batches: all processes together see in each optimizer step the rows that one alone would.
+
+    Each has the same number of micro-batches in a step. Where an epoch's last step has too few rows, some are empty.
+
+    Args:
+        order: of all rows.
+        step: rows of one optimizer step.
+        micro_batch: most rows of one micro-batch.
+        rank, count: which process this is, and of how many.
+    """
+
+    def __init__(self, order: StepsOfLikeLength, step: int, micro_batch: int, rank: int, count: int) -> None:
+        self.order, self.step, self.micro_batch, self.rank, self.count = order, step, micro_batch, rank, count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.order), self.step)
+        return whole * self._rounds(self.step) + self._rounds(rest)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in _slices(list(self.order), self.step):
+            parts = _slices(rows, self.micro_batch)
+            for turn in range(self._rounds(len(rows))):
+                mine = turn * self.count + self.rank
+                yield parts[mine] if mine < len(parts) else []
+
+    def _rounds(self, rows: int) -> int:
+        """Micro-batches that each process has in a step of so many rows."""
+        return -(-rows // (self.micro_batch * self.count))
 
 
 def _slices(items: list[int], size: int) -> list[list[int]]:

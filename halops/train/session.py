@@ -13,8 +13,9 @@ from transformers import set_seed
 from halops.errors import DataError
 from halops.stages.context import StageContext
 from halops.train import adapter, census, liger, model
-from halops.train.arguments import Rung, optimizer
+from halops.train.arguments import Rung, optimizer, rows_per_step
 from halops.train.rows import Rows, read_rows
+from halops.train.world import ALONE, World
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "liger-kernel")
 
@@ -30,6 +31,7 @@ class Session:
     dtypes: model.Precision
     train: Rows
     heldout: Rows
+    world: World
     summary: dict[str, Any]
 
     def census(self) -> list[census.Held]:
@@ -40,7 +42,7 @@ class Session:
         return tensors
 
 
-def prepare(context: StageContext, rung: Rung) -> Session:
+def prepare(context: StageContext, rung: Rung, world: World = ALONE) -> Session:
     """Read the rows, load the base, put the adapter on; check what came out.
 
     Raises ConfigError, DataError, ModelError, IntegrityError, HostError, StageError.
@@ -49,7 +51,7 @@ def prepare(context: StageContext, rung: Rung) -> Session:
     cuda = torch.cuda.is_available()
     config = model.read_config(base)
     train, heldout = _read_rows(context, config)
-    notes = _notes(context, cuda)
+    notes = _notes(context, cuda, world)
     patched = model.apply_liger(config, cuda)
     if cuda and not patched:
         notes.append(f"warning: Liger has no kernels for {config.model_type}; training goes on without them")
@@ -63,16 +65,17 @@ def prepare(context: StageContext, rung: Rung) -> Session:
     set_seed(profile.training.seed)  # the adapter's first weights are random
     adapted = adapter.add_adapter(loaded, profile.lora, found, dtypes.adapter, start if start.is_dir() else None)
     summary = {
-        "device": torch.cuda.get_device_name(0) if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "dtypes": {name: name_of(dtype) for name, dtype in asdict(dtypes).items()},
         "liger": liger.check(loaded) if patched else {},
         "target_modules": found.mapping,
         "starting_adapter": start.is_dir(),
         "rung": asdict(rung),
+        "processes": world.size,
         "notes": notes,
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
-    session = Session(context, rung, cuda, adapted, dtypes, train, heldout, summary)
+    session = Session(context, rung, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session
 
@@ -86,7 +89,7 @@ def _read_rows(context: StageContext, config: Any) -> tuple[Rows, Rows]:
     return train, heldout
 
 
-def _notes(context: StageContext, cuda: bool) -> list[str]:
+def _notes(context: StageContext, cuda: bool, world: World) -> list[str]:
     """Where this machine or attempt trains otherwise than the profile says."""
     profile, notes = context.spec.profile, []
     if not cuda:
@@ -94,6 +97,8 @@ def _notes(context: StageContext, cuda: bool) -> list[str]:
             notes.append("no CUDA device here: training on the CPU, in float32")
         if (name := optimizer(profile.training, cuda)) != profile.training.optim:
             notes.append(f"{profile.training.optim} needs CUDA: {name} on this CPU")
+    if world.size > 1:
+        notes.append(f"{world.size} processes share each step of {rows_per_step(profile.training)} rows")
     if context.rung:
         notes.append(f"rung {context.rung} of the out-of-memory ladder: the same rows a step, fewer at a time")
     return notes

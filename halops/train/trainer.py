@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from halops.stages.context import Checkpoints
 from halops.train.adapter import load_adapter, save_adapter
-from halops.train.rows import Rows, StepsOfLikeLength
+from halops.train.rows import Rows, SharedSteps, StepsOfLikeLength
+from halops.train.world import ALONE, World
 
 STATE = "halops.json"  # our own part of a checkpoint
 
@@ -31,8 +33,10 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     Args:
         checkpoints: who keeps finished checkpoints.
         export: returns our own state, stored with each checkpoint.
-        rows_per_step: rows of one optimizer step whose lengths should be alike; 1 for a plain shuffle.
+        rows_per_step: rows of one optimizer step, of all processes together.
+        alike: whether their lengths should be alike; otherwise a plain shuffle.
         offload: keep activations in host memory.
+        world: the processes that train together.
     """
 
     def __init__(
@@ -41,27 +45,43 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         checkpoints: Checkpoints,
         export: Callable[[], dict[str, Any]],
         rows_per_step: int,
+        alike: bool,
         offload: bool = False,
+        world: World = ALONE,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # it prints to stdout
         self.args._n_gpu = min(1, self.args.n_gpu)  # one process trains on one GPU, whatever else is visible
-        self._checkpoints, self._export, self._rows_per_step = checkpoints, export, rows_per_step
+        self._checkpoints, self._export, self.world = checkpoints, export, world
+        self._rows_per_step, self._alike = rows_per_step, alike
         self._offload = activation_offload(self.model) if offload else contextlib.nullcontext()
         self.grad_norm: Any = 0.0
+        if world.size > 1:
+            share_adapter_only(self.model)
+            torch.manual_seed(self.args.seed + world.rank)  # of dropout: each process drops its own
         self._step_loss: list[torch.Tensor] = []
         self._step_tokens: list[torch.Tensor] = []
 
+    @property
+    def _steps_per_epoch(self) -> int:
+        return -(-len(self.train_dataset) // self._rows_per_step)
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after so many optimizer steps, however they are cut up."""
+        whole, steps = divmod(step, self._steps_per_epoch)
+        return whole + steps * self._rows_per_step / len(self.train_dataset)
+
     def take_loss(self) -> float:
-        """Loss of the step in hand, the sum over its micro-batches; waits for the GPU."""
+        """Loss of the step in hand, the sum over its micro-batches; waits for the GPU, and for the other processes."""
         losses, self._step_loss = self._step_loss, []
-        return float(torch.stack(losses).sum())
+        # Each process's losses are scaled by their number, since DDP takes the mean of gradients.
+        return self.world.sum(float(torch.stack(losses).sum()))[0] / self.world.size
 
     def take_tokens(self) -> int:
-        """Non-padding tokens since this was last called."""
+        """Non-padding tokens of all processes since this was last called."""
         lengths, self._step_tokens = self._step_tokens, []
-        return sum(int(part.sum()) for part in lengths)
+        return int(self.world.sum(sum(int(part.sum()) for part in lengths))[0])
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         self._step_tokens.append(inputs.pop("lengths"))
@@ -76,7 +96,19 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Rows = train_dataset or self.train_dataset
-        return StepsOfLikeLength(rows.lengths, self._rows_per_step, self.args.seed)
+        return StepsOfLikeLength(rows.lengths, self._rows_per_step if self._alike else 1, self.args.seed)
+
+    def get_train_dataloader(self) -> Any:
+        """Each of several processes gets its part of every step; accelerate's sharding would repeat rows at the end."""
+        if self.world.size == 1:
+            return super().get_train_dataloader()
+        steps = SharedSteps(
+            self._get_train_sampler(), self._rows_per_step, self.args.per_device_train_batch_size,
+            self.world.rank, self.world.size,
+        )  # fmt: skip
+        self.add_callback(Epochs(steps, self._steps_per_epoch))
+        pinned = self.args.dataloader_pin_memory
+        return DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self.data_collator, pin_memory=pinned)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """The adapter alone, as safetensors; no pickled arguments, no model card."""
@@ -90,9 +122,42 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-        (folder / STATE).write_text(json.dumps({"step": step, **self._export()}))
-        self._checkpoints.save(step, folder)
-        shutil.rmtree(folder)
+        if self.world.first:
+            (folder / STATE).write_text(json.dumps({"step": step, **self._export()}))
+            self._checkpoints.save(step, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.world.wait()  # nobody ends before it is handed over: one that ends stops the others
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Random states of all processes, in the first one's folder."""
+        super()._save_rng_state(output_dir)
+        if self.world.size == 1:
+            return
+        name = "rng_state_{}.pth"
+        states = self.world.gather((Path(output_dir) / name.format(self.world.rank)).read_bytes())
+        if self.world.first:
+            for rank, state in enumerate(states):
+                (Path(output_dir) / name.format(rank)).write_bytes(state)
+
+
+class Epochs(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Tells the order of rows which epoch begins: the Trainer doesn't reach a sampler that it didn't make."""
+
+    def __init__(self, steps: SharedSteps, steps_per_epoch: int) -> None:
+        self.steps, self.steps_per_epoch = steps, steps_per_epoch
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.set_epoch(state.global_step // self.steps_per_epoch)
+
+
+def share_adapter_only(model: Any) -> None:
+    """Leave the frozen base out of what DDP sends around: every process has read and verified its own."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    buffers = [name for name, _ in model.named_buffers()]
+    ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(model, [*frozen, *buffers])
 
 
 def activation_offload(model: Any) -> Any:

@@ -72,7 +72,7 @@ def wide_session(attempt: Callable[..., Attempt], base: Path, tmp_path: Path, nf
     one = attempt(profile, inputs=inputs)
     session = prepare(one.context, Rung(4, 2))
     watch = Watch(History(one.output), Progress(), threading.Event(), 1)
-    return session, _trainer(session, watch, dict)
+    return session, _trainer(session, watch, one.context.checkpoints, dict)
 
 
 @pytest.mark.parametrize("nf4", [True, False], ids=["NF4, checkpointed", "plain LoRA"])

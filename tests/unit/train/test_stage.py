@@ -205,7 +205,9 @@ def test_rows_come_in_steps_of_like_length(attempt: Make, batch: int) -> None:
         make_profile(training={"per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // batch})
     )
     session = prepare(one.context, Rung(batch, 4 // batch))
-    trainer = _trainer(session, Watch(History(one.output), one.context.progress, one.stop, 1), dict)
+    trainer = _trainer(
+        session, Watch(History(one.output), one.context.progress, one.stop, 1), one.context.checkpoints, dict
+    )
     drawn = [length for part in trainer.get_train_dataloader() for length in part["lengths"].tolist()]
     assert sorted(drawn) == sorted(session.train.lengths)
     spread = sum(max(drawn[start : start + 4]) - min(drawn[start : start + 4]) for start in range(0, 12, 4))
