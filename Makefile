@@ -7,7 +7,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast check soak lock bench-merge control clean
+.PHONY: help setup setup-test demo test test-fast check soak lock bench-merge bench-startup control clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ soak: setup-test ## The long tests: many kills, many faults
 bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one run (45 GB of disk)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.merge
 
+bench-startup: .venv/demo ## How long `halops --help` takes
+	$(BIN)/python -m bench.startup
+
 control: .venv/demo ## The same training on shuffled answers: what a model that learned nothing scores
 	mkdir -p .halops/shuffled
 	$(BIN)/python -m bench.shuffled --data data/final/train.jsonl --out .halops/shuffled/train.jsonl
@@ -72,6 +75,7 @@ lock: .venv/uv ## Pin every dependency again, with hashes
 	$(LOCK) --upgrade --extra dev -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt --extra train --extra merge --extra convert --extra build -o requirements/demo.txt
 	for image in train merge convert; do $(LOCK) -c requirements/dev.txt --extra $$image -o requirements/$$image.txt; done
+	$(subst pyproject.toml,requirements/sbom.in,$(LOCK)) --upgrade -o requirements/sbom.txt
 
 clean: ## Remove the virtual environment and this folder's runs (caches stay)
 	rm -rf .venv .halops .coverage .coverage.* build *.egg-info
