@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import click
 
-from halops.cli.common import Place, open_place, store_option
-
-if TYPE_CHECKING:
-    from halops.backends.base import Backend
+from halops.cli.common import Place, note, open_place, store_option
 
 
 @click.command()
@@ -33,26 +30,30 @@ def command(run: str | None, stage: str | None, follow: bool, raw: bool, store: 
     if stage is not None and stage not in STAGES:
         raise click.BadParameter(f"{stage!r} is no stage; there are: {', '.join(STAGES)}", param_hint="STAGE")
     where = open_place(store)
-    run_id, backend, name = _find_log(where, run, stage, follow)
-    for line in backend.logs(run_id, name, follow=follow):
+    for line in _find_log(where, run, stage, follow):
         click.echo(line if raw else readable(line))
         if follow:
             sys.stdout.flush()
 
 
-def _find_log(where: Place, run: str | None, stage: str | None, follow: bool) -> tuple[str, Backend, str]:
-    """The run, its backend and the stage to show: the one asked for, or the last that has a log."""
+def _find_log(where: Place, run: str | None, stage: str | None, follow: bool) -> Iterator[str]:
+    """Lines of the stage that was asked for, or of the last that has a log; from the store where no log is left."""
     from halops.errors import NotFoundError
+    from halops.livecopies import stored_lines, stored_logs
     from halops.runstate import find_run, load_spec
 
     run_id = find_run(where.store, run)
     backend = where.backend(load_spec(where.store, run_id))
     logged = backend.logged(run_id)
-    if stage and (stage in logged or (follow and backend.alive(run_id))):
-        return run_id, backend, stage
-    if logged and not stage:
-        return run_id, backend, logged[-1]
-    raise NotFoundError(f"no log of {run_id} {stage or ''}".rstrip(), remedy="the stage hasn't run yet, or not here")
+    if stage in logged or (logged and not stage):
+        return backend.logs(run_id, stage or logged[-1], follow=follow)
+    kept = stored_logs(where.store, run_id)
+    if stage in kept or (kept and not stage):
+        note("its log is gone, or elsewhere; these are the progress events that the store keeps")
+        return stored_lines(where.store, run_id, stage or kept[-1], follow=follow, alive=lambda: backend.alive(run_id))
+    if stage and follow and backend.alive(run_id):
+        return backend.logs(run_id, stage, follow=True)
+    raise NotFoundError(f"no log of {run_id} {stage or ''}".rstrip(), remedy="the stage hasn't run yet")
 
 
 def readable(line: str) -> str:

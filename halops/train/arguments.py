@@ -86,6 +86,11 @@ def ladder(training: Training, count: int = 1) -> tuple[Rung, ...]:
     return (*rungs, Rung(batch, accumulation, offload_activations=True))
 
 
+def host_rungs(profile: Profile) -> list[bool]:
+    """One entry for each rung of a profile's ladder: whether it moves things to host memory."""
+    return [rung.offload_activations for rung in ladder(profile.training, processes(profile.cluster))]
+
+
 def rung_at(training: Training, index: int, count: int = 1) -> Rung:
     """The rung that many steps down, for each of `count` processes. Raises GpuMemoryError past the ladder's end."""
     rungs = ladder(training, count)

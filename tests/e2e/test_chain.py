@@ -121,6 +121,18 @@ def test_logs_are_readable(finished: Shell):
     assert json.loads(finished.run("logs", "train", "--raw").stdout.splitlines()[0])["message"]
 
 
+def test_without_a_local_log_the_store_s_is_shown(finished: Shell):
+    run_id = finished.json("status")["run_id"]
+    path = finished.folder / ".halops" / "local" / run_id / "train.log"
+    aside = path.rename(path.with_suffix(".aside"))
+    try:
+        shown = finished.run("logs", "train")
+        assert "4/4" in shown.stdout
+        assert "the store keeps" in shown.stderr
+    finally:
+        aside.rename(path)
+
+
 def test_tensorboard_events_are_there(finished: Shell, tmp_path: Path):
     finished.run("tensorboard", "--export", str(tmp_path / "events"))
     assert list((tmp_path / "events").rglob("events.out.tfevents.*"))

@@ -42,7 +42,7 @@ from halops.runstate import live_status
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
-from halops.train.arguments import ladder
+from halops.train.arguments import host_rungs
 
 TICK_SECONDS = 2.0
 PATIENCE_SECONDS = 300.0  # with an API server that is down; then the pod ends, and its Job starts another
@@ -63,7 +63,7 @@ class Coordinator:
     ) -> None:  # fmt: skip
         self.api, self.store, self.spec, self.jobs, self.watcher, self.say = api, store, spec, jobs, watcher, say
         self.root = root_name(spec.run_id)
-        self.host_rungs = [rung.offload_activations for rung in ladder(spec.profile.training)]
+        self.host_rungs = host_rungs(spec.profile)
         self._done: set[str] = set()  # seen by this process; a manifest doesn't vanish by itself
 
     def tick(self) -> State | None:

@@ -10,7 +10,7 @@ import pytest
 
 from halops.errors import ConfigError
 from halops.profile import load_profile
-from halops.train.arguments import Rung, installed_fields, ladder, processes, share, training_arguments
+from halops.train.arguments import Rung, host_rungs, installed_fields, ladder, processes, share, training_arguments
 from halops.train.heldout import turns
 from halops.train.loss import IGNORED
 from halops.train.rows import Row, Rows, SharedSteps, StepsOfLikeLength, collate
@@ -65,6 +65,11 @@ def test_rungs_are_those_of_one_process():
 )  # fmt: skip
 def test_a_process_for_each_gpu_of_each_node(sets: list[str], expected: int):
     assert processes(load_profile("rtx8", sets).cluster) == expected
+
+
+def test_the_ladder_that_a_backend_climbs_down_is_that_of_one_process():
+    assert host_rungs(load_profile("a100")) == [False, False, False, True]
+    assert host_rungs(load_profile("a100", ["cluster.gpu.count=8"])) == [False, False, True]
 
 
 def test_arguments_of_one_of_four():
