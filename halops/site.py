@@ -106,7 +106,7 @@ def write_site(path: Path, site: Site, force: bool = False) -> None:
         raise ConfigError(f"{path.name} is there already", where=str(path), remedy="--force replaces it")
     text = render_site(site)
     try:
-        _replace(path, text)
+        replace_file(path, text)
     except OSError as error:
         raise HostError(
             f"can't write the site's settings: {error.strerror}",
@@ -115,14 +115,17 @@ def write_site(path: Path, site: Site, force: bool = False) -> None:
         ) from error
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that it is the old one or the new one, never half of it. It keeps its mode; a link stays one."""
+    path = path.resolve()
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):

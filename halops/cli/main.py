@@ -18,6 +18,7 @@ INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 # verb -> its one sentence; the module is halops.cli.VERB and has a `command`.
 COMMANDS = {
     "init": "Write the site's settings (halops.yaml), once.",
+    "images": "Build the images for a cluster, push them, lock their digests.",
     "submit": "Start a run, or go on with it: dataset in, verified GGUF out.",
     "plan": "Show what each stage needs: VRAM, RAM, disk, time and price.",
     "doctor": "Check this machine, the data and the store before a run.",
