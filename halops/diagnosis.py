@@ -42,6 +42,20 @@ class Category(StrEnum):
     USAGE = "usage"
     BUG = "bug"
     UNKNOWN = "unknown"
+    # In a cluster.
+    UNSCHEDULABLE = "unschedulable"
+    IMAGE = "image"
+    SETUP = "setup"  # something that pods refer to is missing: a Secret, a ServiceAccount, a class
+    CREDENTIALS = "credentials"
+    REFUSED = "refused"  # by an admission rule
+    QUOTA = "quota"
+    QUEUED = "queued"
+    SUSPENDED = "suspended"
+    EVICTED = "evicted"
+    PREEMPTED = "preempted"
+    NODE_LOST = "node-lost"
+    NODE = "node"  # the node can't start containers
+    DEADLINE = "deadline"
 
 
 class Diagnosis(Frozen):

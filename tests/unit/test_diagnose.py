@@ -98,6 +98,7 @@ def test_categories_are_a_contract() -> None:
     assert [category.value for category in Category] == [
         "done", "config", "integrity", "gpu-memory", "host-memory", "disk-full", "driver", "interrupted", "unreachable",
         "native-build", "crash", "killed", "missing-dependency", "port-in-use", "not-found", "busy", "host",
-        "verification", "usage", "bug", "unknown",
+        "verification", "usage", "bug", "unknown", "unschedulable", "image", "setup", "credentials", "refused", "quota",
+        "queued", "suspended", "evicted", "preempted", "node-lost", "node", "deadline",
     ]  # fmt: skip
     assert Diagnosis.model_config["frozen"]
