@@ -115,7 +115,8 @@ SCHEDULING = [
     (f"0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 {AFFINITY}. {SOME_HELP}", W, "a GPU free", "doctor"),
     (f"0/2 nodes are available: 2 Insufficient nvidia.com/gpu. {NO_HELP}", E, "no node has 1 of nvidia.com/gpu",
      "device plugin"),
-    (f"0/2 nodes are available: 1 Insufficient memory, 1 {AFFINITY}. {SOME_HELP}", W, "24Gi of memory free", "by itself"),
+    (f"0/2 nodes are available: 1 Insufficient memory, 1 {AFFINITY}. {SOME_HELP}", W, "24Gi of memory free",
+     "by itself"),
     (f"0/2 nodes are available: 1 Insufficient memory, 1 {AFFINITY}. {NO_HELP}", E, "large enough: 24Gi of memory",
      "lower cluster.resources.train.memory"),
     (f"0/2 nodes are available: 2 Insufficient cpu, 2 Insufficient ephemeral-storage. {NO_HELP}", E,
@@ -139,7 +140,8 @@ SCHEDULING = [
     (f"0/1 nodes are available: 1 node(s) were unschedulable. {NO_HELP}", W, "cordoned", "uncordon"),
     (f"0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. {NO_HELP}", E, "volume", "pvc"),
     ("no nodes available to schedule pods", W, "no nodes", "autoscaler"),
-    ("0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.", W, "no node takes it", "reasons"),
+    ("0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.", W, "no node takes it",
+     "reasons"),
 ]  # fmt: skip
 
 
@@ -185,11 +187,12 @@ STARTING = [
      "message: insufficient_scope: authorization failed", C.IMAGE, E, "doesn't let", "imagePullSecret"),
     ("ErrImagePull", f"{REF}: unexpected status from HEAD request to https://registry.example/v2/: 401 Unauthorized",
      C.IMAGE, E, "doesn't let", "imagePullSecret"),
-    ("ErrImagePull", f'{REF}: failed to do request: Head "https://registry.example": dial tcp: lookup registry.example: '
-     "no such host", C.IMAGE, W, "can't reach", "address"),
+    ("ErrImagePull", f'{REF}: failed to do request: Head "https://registry.example": dial tcp: lookup '
+     "registry.example: no such host", C.IMAGE, W, "can't reach", "address"),
     ("ErrImagePull", f"{REF}: tls: failed to verify certificate: x509: certificate signed by unknown authority",
      C.IMAGE, E, "certificate", "authority"),
-    ("ErrImagePull", f"{REF}: http: server gave HTTP response to HTTPS client", C.IMAGE, E, "plain HTTP", "certificate"),
+    ("ErrImagePull", f"{REF}: http: server gave HTTP response to HTTPS client", C.IMAGE, E, "plain HTTP",
+     "certificate"),
     ("ErrImagePull", f"{REF}: no match for platform in manifest: not found", C.IMAGE, E, "processor", "nodes"),
     ("ErrImagePull", f"{REF}: write /var/lib/x: no space left on device", C.DISK_FULL, E, "disk", "free"),
     ("ErrImagePull", f"{REF}: 429 Too Many Requests - toomanyrequests", C.IMAGE, W, "limits", "tries again"),
@@ -207,7 +210,8 @@ STARTING = [
     ("CreateContainerConfigError", 'secret "halops-hub" not found', C.SETUP, E, "Secret halops-hub", "HF_TOKEN"),
     ("CreateContainerConfigError", "couldn't find key AWS_SECRET_ACCESS_KEY in Secret halops/halops-s3", C.SETUP, E,
      "Secret halops-s3 has no key AWS_SECRET_ACCESS_KEY", "kubectl -n halops edit secret halops-s3"),
-    ("CreateContainerConfigError", "couldn't find key run.json in ConfigMap halops/x", C.SETUP, E, "ConfigMap x", "edit"),
+    ("CreateContainerConfigError", "couldn't find key run.json in ConfigMap halops/x", C.SETUP, E, "ConfigMap x",
+     "edit"),
     ("CreateContainerConfigError", 'configmap "halops-ops-0123456789" not found', C.SETUP, E, "ConfigMap", "submit"),
     ("CreateContainerConfigError", 'container has runAsNonRoot and image will run as root (pod: "p", container: stage)',
      C.IMAGE, E, "as root", "halops images"),
@@ -315,7 +319,8 @@ ENDS = [
     (pod({"phase": "Failed", "reason": "Evicted",
           "message": 'Container stage exceeded its local ephemeral storage limit "60Gi". '}),
      C.DISK_FULL, E, "scratch disk", "cluster.resources.train.ephemeral_storage"),
-    (pod({"phase": "Failed", "reason": "Evicted", "message": 'Usage of EmptyDir volume "work" exceeds the limit "1Gi". '}),
+    (pod({"phase": "Failed", "reason": "Evicted",
+          "message": 'Usage of EmptyDir volume "work" exceeds the limit "1Gi". '}),
      C.DISK_FULL, E, "scratch disk", "ephemeral_storage"),
     (disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod", 75),
      C.PREEMPTED, W, "higher priority", "by itself"),
@@ -323,10 +328,11 @@ ENDS = [
     (disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"), C.NODE_LOST, W, "taint",
      "by itself"),
     (disrupted("DeletionByPodGC", "PodGC: node no longer exists"), C.NODE_LOST, W, "gone", "by itself"),
-    (disrupted("TerminationByKubelet", "Pod was terminated in response to imminent node shutdown.", reason="Terminated"),
+    (disrupted("TerminationByKubelet", "Pod was terminated in response to imminent node shutdown.",
+               reason="Terminated"),
      C.NODE_LOST, W, "shut down", "by itself"),
-    (pod({"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed due to requested number of "
-     "devices unavailable for nvidia.com/gpu. Requested: 1, Available: 0, which is unexpected"}), C.NODE, W, "promised",
+    (pod({"phase": "Failed", "reason": "UnexpectedAdmissionError",
+          "message": "Allocate failed due to requested number of devices unavailable for nvidia.com/gpu. Requested: 1, Available: 0, which is unexpected"}), C.NODE, W, "promised",
      "by itself"),
     (pod({"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"}), C.NODE, W,
      "no cpu left", "by itself"),
@@ -362,6 +368,9 @@ def test_terminations() -> None:
     evicted = termination(pod({"phase": "Failed", "reason": "Evicted", "message": "low"}))
     assert (evicted.exit_code, evicted.disrupted, evicted.message) == (None, False, "low")
     assert termination(ended(137, "ContainerStatusUnknown")).exit_code is None
+    both = ended(137, "OOMKilled")
+    both["status"]["reason"] = "Evicted"
+    assert termination(both).reason == "OOMKilled"
     stale = ended(137, conditions=[{"type": "DisruptionTarget", "status": "False", "reason": "X"}])
     assert not termination(stale).disrupted
 
@@ -502,7 +511,8 @@ WORKLOADS = [
     (workload(unreserved(UNUSED, "WaitingForQuota")), C.QUEUED, W, "queue gpu for quota"),
     (workload(unreserved(TOO_MUCH)), C.QUOTA, E, "4 nvidia.com/gpu asked, 2 at most in flavor a100"),
     (workload(unreserved(TOO_MUCH, "ExceedsMaxQuota")), C.QUOTA, E, "ever give"),
-    (workload(unreserved(POD_SET + "flavor a100 doesn't match node affinity")), C.UNSCHEDULABLE, E, "no ResourceFlavor"),
+    (workload(unreserved(POD_SET + "flavor a100 doesn't match node affinity")), C.UNSCHEDULABLE, E,
+     "no ResourceFlavor"),
     (workload(unreserved(POD_SET + "x", "NoMatchingFlavor")), C.UNSCHEDULABLE, E, "no ResourceFlavor"),
     (workload(unreserved("LocalQueue gpu doesn't exist", "Inadmissible")), C.SETUP, E, "LocalQueue gpu doesn't exist"),
     (workload(unreserved("LocalQueue gpu doesn't exist", "Misconfigured")), C.SETUP, E, "can't be used"),
@@ -544,7 +554,8 @@ def test_a_suspended_job_without_its_workload() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", 0.5), ("2", 2), ("7600Mi", 7600 * 2**20), ("30G", 30e9), ("1e3", 1000), ("1.5Gi", 1.5 * 2**30), ("1E", 1e18), ("0", 0)],
+    [("500m", 0.5), ("2", 2), ("7600Mi", 7600 * 2**20), ("30G", 30e9), ("1e3", 1000), ("1.5Gi", 1.5 * 2**30),
+     ("1E", 1e18), ("0", 0)],
 )  # fmt: skip
 def test_quantities(text: str, value: float) -> None:
     assert parse_quantity(text) == value
