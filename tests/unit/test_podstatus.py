@@ -332,7 +332,8 @@ ENDS = [
                reason="Terminated"),
      C.NODE_LOST, W, "shut down", "by itself"),
     (pod({"phase": "Failed", "reason": "UnexpectedAdmissionError",
-          "message": "Allocate failed due to requested number of devices unavailable for nvidia.com/gpu. Requested: 1, Available: 0, which is unexpected"}), C.NODE, W, "promised",
+          "message": "Allocate failed due to requested number of devices "
+          "unavailable for nvidia.com/gpu. Requested: 1, Available: 0, which is unexpected"}), C.NODE, W, "promised",
      "by itself"),
     (pod({"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"}), C.NODE, W,
      "no cpu left", "by itself"),
