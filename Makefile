@@ -32,6 +32,8 @@ setup: .venv/demo ## Make the virtual environment that the demo needs
 setup-test: .venv/dev ## Set up all that the tests need: tools, llama.cpp, versitygw, Chromium
 	tools/chromium.sh
 	tools/versitygw.sh
+	tools/kustomize.sh
+	tools/kube_schemas.sh
 	$(BIN)/python -m halops.llamacpp build
 
 demo: .venv/demo ## Fine-tune, verify and serve a real small model, and show what it learned
