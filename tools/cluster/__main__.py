@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from tools.cluster import components, faults, images, kueue
 from tools.cluster.build import build
@@ -20,14 +21,13 @@ from tools.cluster.up import refresh, up
 def main(arguments: Sequence[str]) -> int:
     """Do what the words say; 1 and a message when it can't be done."""
     state = State.default()
-    if arguments[:1] == ["kubectl"]:
-        _exec([*components.kubectl_words(state), *arguments[1:]])
-    if arguments[:1] == ["run"]:
-        os.environ["KUBECONFIG"] = str(state.kubeconfig())
-        _exec([*inside(state, 1), *arguments[1:]])
-    options = _parser().parse_args(arguments)
     try:
-        _do(state, options)
+        if arguments[:1] == ["kubectl"]:
+            _replace_us(*components.kubectl_words(state), *arguments[1:])
+        if arguments[:1] == ["run"]:
+            os.environ["KUBECONFIG"] = str(state.kubeconfig())
+            _replace_us(*inside(state, 1), *arguments[1:])
+        _do(state, _parser().parse_args(arguments))
     except ClusterError as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
@@ -103,8 +103,7 @@ def _control(state: State, verb: str, name: str) -> None:
         (kueue.install(state) if name == "kueue" else components.start(state, name))
 
 
-def _exec(words: list[str]) -> None:
-    sys.stdout.flush()
+def _replace_us(*words: str) -> NoReturn:
     os.execvp(words[0], words)
 
 

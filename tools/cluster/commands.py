@@ -89,6 +89,7 @@ def _cm(state: State) -> Command:
         f"--cluster-signing-cert-file={state.pki}/ca.crt",
         f"--cluster-signing-key-file={state.pki}/ca.key",
         "--use-service-account-credentials",
+        f"--flex-volume-plugin-dir={state.run}/volume-plugins",
         "--node-monitor-period=1s",
         f"--node-monitor-grace-period={NODE_GRACE}",
     ])  # fmt: skip

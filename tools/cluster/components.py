@@ -55,7 +55,8 @@ def alive(state: State) -> dict[str, int]:
 
 def kubectl_words(state: State) -> list[str]:
     """The words that kubectl begins with, in the first node's namespace, as an administrator."""
-    return [*inside(state, 1), program("kubernetes", "kubectl"), "--kubeconfig", str(state.kubeconfig())]
+    options = [f"--kubeconfig={state.kubeconfig()}", f"--cache-dir={state.run}/kubectl"]
+    return [*inside(state, 1), program("kubernetes", "kubectl"), *options]
 
 
 def kubectl(state: State, *arguments: str, text: str | None = None) -> str:

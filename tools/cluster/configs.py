@@ -85,6 +85,10 @@ cni.conf_dir = '{state.run}/cni{node}'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = 'io.containerd.runc.v2'
 options.SystemdCgroup = false
+options.Root = '{home}/runc'
+
+[plugins.'io.containerd.internal.v1.opt']
+path = '{home}/opt'
 """
 
 
@@ -98,7 +102,7 @@ def _cni(state: State, node: int) -> dict[str, Any]:
     }
     bridge = {"type": "bridge", "bridge": "pods", "isGateway": True, "hairpinMode": True, "ipam": ipam}
     ports = {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"}
-    return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, ports]}
+    return {"cniVersion": "1.0.0", "name": f"{state.name}-pods", "plugins": [bridge, ports]}
 
 
 def _kubelet(state: State, node: int) -> dict[str, Any]:

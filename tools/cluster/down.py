@@ -14,7 +14,7 @@ from tools.cluster.state import NODES, State, lock
 
 def down(state: State) -> None:
     """Take a cluster down. Its logs stay, nothing else. Raises ClusterError that lists what can't be removed."""
-    if not state.folder.exists() and not remains(state):
+    if not remains(state):
         say("there is none")
         return
     with lock(state.folder / "lock"):

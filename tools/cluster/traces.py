@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import socket
+from glob import glob
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,16 +18,16 @@ SYSCTLS: Final = (
     "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
     "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 )  # fmt: skip
-# Paths that containerd, its shims, the kubelet, the network plugins and Kueue have built in.
-SOCKETS: Final = Path("/run/containerd/s")
+# Paths that containerd's shims, the kubelets, iproute2, iptables and Kueue have built in.
 LINKS: Final = Path("/var/log/containers")
-FOLDERS: Final = (
-    "/run/containerd", "/run/netns", "/var/lib/cni", "/var/lib/kubelet", str(LINKS), "/var/log/pods",
-    "/opt/cni", "/opt/containerd", "/etc/cni", "/etc/containerd", "/etc/kueue", "/usr/libexec/kubernetes",
+PATHS: Final = (
+    "/run/containerd", "/run/netns", "/run/xtables.lock", "/var/lib/cni", "/var/lib/kubelet", str(LINKS), "/etc/kueue",
 )  # fmt: skip
+# What a machine with containers of its own may have others of: shims' sockets, results of network plugins.
+ENTRIES: Final = ("/run/containerd/s/*", "/var/lib/cni/results/cni-loopback-*", "/var/lib/cni/results/halops-*")
 
 
-def note(state: State) -> None:
+def note() -> None:
     """Write down how the machine is, unless a cluster has changed it already."""
     path = _path()
     if path.exists():
@@ -34,10 +35,12 @@ def note(state: State) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {
         "sysctls": {name: _sysctl(name).read_text().strip() for name in SYSCTLS if _sysctl(name).exists()},
-        "folders": [folder for folder in FOLDERS if Path(folder).exists()],
-        "sockets": [entry.name for entry in SOCKETS.glob("*")],
+        "paths": [path for path in PATHS if Path(path).exists()],
+        "entries": _entries(),
     }
-    path.write_text(json.dumps(before, indent=2))
+    written = path.with_suffix(".new")
+    written.write_text(json.dumps(before, indent=2))
+    written.rename(path)
 
 
 def undo(state: State) -> None:
@@ -55,19 +58,24 @@ def _restore(before: dict[str, Any]) -> None:
     for name, value in before["sysctls"].items():
         if _sysctl(name).read_text().strip() != value:
             _sysctl(name).write_text(value)
-    for folder in set(FOLDERS) - set(before["folders"]):
-        if Path(folder).is_mount():  # `ip netns` mounts its folder upon itself
-            succeeds("umount", folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    for entry in SOCKETS.glob("*"):
-        if entry.name not in before["sockets"] and not _listens(entry):
-            entry.unlink()
+    for path in set(PATHS) - set(before["paths"]):
+        succeeds("umount", path)  # `ip netns` mounts its folder upon itself
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+    for entry in set(_entries()) - set(before["entries"]):
+        if not _listens(entry):
+            Path(entry).unlink()
 
 
-def _listens(path: Path) -> bool:
+def _entries() -> list[str]:
+    return [path for pattern in ENTRIES for path in glob(pattern)]
+
+
+def _listens(path: str) -> bool:
     """Whether a process still has this socket; those of shims that were killed stay behind."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
+        client.connect(path)
         return True
     return False
 

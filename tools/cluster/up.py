@@ -29,6 +29,7 @@ def up(state: State, with_kueue: bool = False) -> None:
         raise ClusterError(f"{state.folder}: too long a path for a socket; set HALOPS_TEST_CLUSTER to a shorter one")
     with lock(state.folder / "lock"):
         if is_up(state):
+            refresh(state)
             say("it is up")
         else:
             if remains(state):
@@ -99,8 +100,8 @@ def _start(state: State) -> None:
 
 def _prepare(state: State) -> None:
     """Everything that is there before the first process."""
-    traces.note(state)
-    state.run.mkdir(parents=True, exist_ok=True)
+    state.run.mkdir(parents=True)  # `down` looks for this one
+    traces.note()
     network.create(state)
     cgroups.create(state)
     pki.create(state)
