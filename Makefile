@@ -7,7 +7,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast check soak lock bench-merge bench-startup control clean
+.PHONY: help setup setup-test demo test test-fast check soak lock bench-merge bench-startup control cluster cluster-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ check: .venv/dev ## Lint, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+cluster: .venv/demo ## Start the test cluster: a two-node Kubernetes in network namespaces, built on first use (root)
+	@$(BIN)/python -m tools.cluster up
+
+cluster-down: .venv/demo ## Take the test cluster down; nothing of it stays but its logs
+	@$(BIN)/python -m tools.cluster down
 
 soak: setup-test ## The long tests: many kills, many faults
 	$(BIN)/python -m pytest tests/soak -q --durations=5

@@ -1,0 +1,83 @@
+"""The fixture `cluster`: a real Kubernetes, started by the first test that asks for it.
+
+- HALOPS_TEST_KUBECONFIG uses another cluster instead of the project's own (see handle.other_cluster for more).
+- Without root tests skip; HALOPS_REQUIRE_CLUSTER=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from tests.cluster.handle import ROOT, Cluster, other_cluster, own_cluster
+from tools.cluster.state import State
+from tools.cluster.up import is_up
+
+SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("HALOPS_")}  # tests begin without
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster that runs. Our own is taken down by the last who uses it, if a fixture started it."""
+    if kubeconfig := SETTINGS.get("HALOPS_TEST_KUBECONFIG"):
+        yield other_cluster(kubeconfig, SETTINGS)
+        return
+    if os.geteuid() != 0:
+        _cannot("the test cluster needs root (or HALOPS_TEST_KUBECONFIG for another one)")
+    with _used(State.default()) as state:
+        yield own_cluster(state.read())
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A fresh namespace under Pod Security `restricted`, deleted afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _cannot(reason: str) -> NoReturn:
+    if SETTINGS.get("HALOPS_REQUIRE_CLUSTER") == "1":
+        pytest.fail(f"{reason}, and HALOPS_REQUIRE_CLUSTER=1 asks for one", pytrace=False)
+    pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def _used(state: State) -> Iterator[State]:
+    """Start a cluster unless it is up; several test processes may share it.
+
+    Each holds a lock on one file. Whoever can have it alone at the end was the last.
+    """
+    state.folder.mkdir(parents=True, exist_ok=True)
+    ours = state.run / "started-by-tests"
+    with (state.folder / "users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        was_up = is_up(state)
+        _tool("up")
+        if not was_up:
+            ours.touch()
+        try:
+            yield state
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if ours.exists():
+                    _tool("down")
+
+
+def _tool(*arguments: str) -> None:
+    environment = os.environ | {name: value for name, value in SETTINGS.items() if name.startswith("HALOPS_TEST_")}
+    words = [sys.executable, "-m", "tools.cluster", *arguments]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"tools/cluster {' '.join(arguments)}:\n{done.stderr}", pytrace=False)

@@ -1,0 +1,52 @@
+"""A cluster that was killed while it came up leaves nothing behind, and two clusters don't meet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import SETTINGS
+from tests.cluster.handle import ROOT, Cluster
+from tests.cluster.pods import eventually
+from tools.cluster.down import remains
+from tools.cluster.state import State
+from tools.cluster.traces import SYSCTLS
+from tools.cluster.up import is_up
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("moment", ["etcd", "containerd2", "kubelet2"])
+def test_down_clears_a_half_up_cluster_away(cluster: Cluster, tmp_path: Path, moment: str) -> None:
+    """Killed when a component has just been started; the session's cluster isn't touched."""
+    if not cluster.own:
+        pytest.skip("starts one of the project's own")
+    settings = machine()
+    state = State(tmp_path)
+    starting = tool(state, "up")
+    eventually(lambda: (state.run / f"{moment}.pid").exists(), 60)
+    starting.send_signal(signal.SIGKILL)
+    starting.wait()
+    assert any(what.startswith("process") for what in remains(state))
+    assert not is_up(state)
+    assert tool(state, "down").wait() == 0
+    assert remains(state) == []
+    assert {entry.name for entry in tmp_path.iterdir()} == {"lock", "log"}
+    assert machine() == settings
+    assert is_up(State(cluster.kubeconfig.parents[1]))
+    assert cluster.kubectl("get", "--raw", "/readyz") == "ok"
+
+
+def tool(state: State, command: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | SETTINGS | {"HALOPS_TEST_CLUSTER": str(state.folder)}
+    return subprocess.Popen([sys.executable, "-m", "tools.cluster", command], cwd=ROOT, env=environment)
+
+
+def machine() -> dict[str, str]:
+    """What a kubelet would change for the whole machine."""
+    return {name: (Path("/proc/sys") / name).read_text() for name in SYSCTLS}
