@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.cluster.handle import ROOT, Cluster, other_cluster, own_cluster
+from tests.cluster.handle import ROOT, Cluster, from_description, other_cluster
 from tools.cluster.state import State
 from tools.cluster.up import is_up
 
@@ -33,7 +33,15 @@ def cluster() -> Iterator[Cluster]:
     if os.geteuid() != 0:
         _cannot("the test cluster needs root (or HALOPS_TEST_KUBECONFIG for another one)")
     with _used(State.default()) as state:
-        yield own_cluster(state.read())
+        yield from_description(state.read())
+
+
+@pytest.fixture
+def own_cluster(cluster: Cluster) -> Cluster:
+    """The project's own, for tests that kill its processes or know its nodes; they skip on any other."""
+    if not cluster.own:
+        pytest.skip("about the project's own cluster, and HALOPS_TEST_KUBECONFIG names another")
+    return cluster
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ class Cluster:
         return done.stdout
 
 
-def own_cluster(description: dict[str, Any]) -> Cluster:
+def from_description(description: dict[str, Any]) -> Cluster:
     """The project's own, from its cluster.json."""
     store = dict(description["s3"])
     store["keys"] = json.loads(Path(store["keys"]).read_text())

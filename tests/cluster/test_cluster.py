@@ -10,7 +10,7 @@ from tests.cluster.handle import Cluster
 from tests.cluster.pods import ON_CPU_NODE, ON_GPU_NODE, busybox, create, eventually, field, shell, start
 from tools.cluster.parts import pinned
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
 
 
 def test_two_nodes_are_ready(cluster: Cluster) -> None:
@@ -94,8 +94,6 @@ def test_network_policies_are_enforced_on_the_way_out(
 
 
 def test_there_is_no_way_out(cluster: Cluster, namespace: str) -> None:
-    if not cluster.own:
-        pytest.skip("another cluster may well have one")
     start(cluster, namespace, busybox(cluster, "pod"))
     assert cluster.run(["ip", "route", "show", "default"]).stdout == ""
     assert not connects(cluster, namespace, "pod", "192.0.2.1", 443)  # an address for documentation: nobody's
@@ -135,8 +133,7 @@ def gpus(cluster: Cluster) -> str:
 def test_pods_read_and_write_the_store(cluster: Cluster, namespace: str, place: dict[str, object]) -> None:
     """By signed URLs through nc: busybox speaks no S3. The test itself reads the store's folder."""
     store = cluster.store
-    if store is None:
-        pytest.skip("no HALOPS_TEST_STORE")
+    assert store
     key = f"{namespace}/object"
     start(cluster, namespace, busybox(cluster, "pod", **place))
 

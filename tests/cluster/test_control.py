@@ -9,7 +9,7 @@ from tests.cluster.pods import ON_CPU_NODE, ON_GPU_NODE, busybox, create, eventu
 from tools.cluster import cgroups
 from tools.cluster.state import State
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
 
 CONTAINER = ".status.containerStatuses[0].containerID"
 

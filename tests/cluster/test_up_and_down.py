@@ -13,19 +13,29 @@ import pytest
 from tests.cluster.conftest import SETTINGS
 from tests.cluster.handle import ROOT, Cluster
 from tests.cluster.pods import eventually
+from tools.cluster import cgroups
 from tools.cluster.down import remains
 from tools.cluster.state import State
 from tools.cluster.traces import SYSCTLS
 from tools.cluster.up import is_up
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
+
+
+def test_down_leaves_nothing_of_a_cluster_that_runs(cluster: Cluster, tmp_path: Path) -> None:
+    """Beside another one, which goes on."""
+    settings, state = machine(), State(tmp_path)
+    assert tool(state, "up").wait() == 0
+    assert is_up(state)
+    assert cgroups.processes(state)  # DNS
+    assert tool(state, "down").wait() == 0
+    expect_nothing_left(state, settings)
+    assert cluster.kubectl("get", "--raw", "/readyz") == "ok"
 
 
 @pytest.mark.parametrize("moment", ["etcd", "containerd2", "kubelet2"])
 def test_down_clears_a_half_up_cluster_away(cluster: Cluster, tmp_path: Path, moment: str) -> None:
     """Killed when a component has just been started; the session's cluster isn't touched."""
-    if not cluster.own:
-        pytest.skip("starts one of the project's own")
     settings = machine()
     state = State(tmp_path)
     starting = tool(state, "up")
@@ -35,11 +45,16 @@ def test_down_clears_a_half_up_cluster_away(cluster: Cluster, tmp_path: Path, mo
     assert any(what.startswith("process") for what in remains(state))
     assert not is_up(state)
     assert tool(state, "down").wait() == 0
-    assert remains(state) == []
-    assert {entry.name for entry in tmp_path.iterdir()} == {"lock", "log"}
-    assert machine() == settings
+    expect_nothing_left(state, settings)
     assert is_up(State(cluster.kubeconfig.parents[1]))
     assert cluster.kubectl("get", "--raw", "/readyz") == "ok"
+
+
+def expect_nothing_left(state: State, settings: dict[str, str]) -> None:
+    assert remains(state) == []
+    assert {entry.name for entry in state.folder.iterdir()} == {"lock", "log"}
+    assert not list(Path("/run/netns").glob(f"{state.name}*"))
+    assert machine() == settings
 
 
 def tool(state: State, command: str) -> subprocess.Popen[bytes]:

@@ -28,8 +28,10 @@ def main() -> None:
 
 def _watch(state: State) -> None:
     """Put the GPUs back after each change that lacks them, until the watch ends."""
-    words = [*kubectl_words(state), "get", "node", f"node{GPU_NODE}", "--watch", "--output"]
-    words.append(r"jsonpath={.status.capacity.nvidia\.com/gpu},{.status.allocatable.nvidia\.com/gpu}{'\n'}")
+    fields = r"jsonpath={.status.capacity.nvidia\.com/gpu},{.status.allocatable.nvidia\.com/gpu}{'\n'}"
+    get = ["get", "node", f"node{GPU_NODE}", "--watch", f"--output={fields}"]
+    # setpriv: the watch ends with us, however we end
+    words = ["setpriv", "--pdeathsig", "KILL", *kubectl_words(state), *get]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:

@@ -22,15 +22,14 @@ SOCKET_LIMIT = 107  # bytes of a socket's path, Linux
 
 
 def up(state: State, with_kueue: bool = False) -> None:
-    """Start a cluster, unless it is up. One that is half up is cleared away first. Raises ClusterError."""
+    """Start a cluster, or what has died of one. One that never came up is cleared away first. Raises ClusterError."""
     if os.geteuid() != 0:
         raise ClusterError("the test cluster needs root: it makes network namespaces, mounts and cgroups")
     if len(str(state.containerd(1))) > SOCKET_LIMIT:
         raise ClusterError(f"{state.folder}: too long a path for a socket; set HALOPS_TEST_CLUSTER to a shorter one")
     with lock(state.folder / "lock"):
         if is_up(state):
-            refresh(state)
-            say("it is up")
+            _complete(state)
         else:
             if remains(state):
                 say("it is half up: starting afresh")
@@ -42,9 +41,8 @@ def up(state: State, with_kueue: bool = False) -> None:
 
 
 def is_up(state: State) -> bool:
-    """Whether everything runs. Kueue may or may not."""
-    wanted = set(components.names()) - {"kueue"}
-    return state.description.exists() and wanted <= components.alive(state).keys()
+    """Whether it came up and wasn't taken down. Single components may be dead: somebody may be testing that."""
+    return state.description.exists() and all(state.namespace_path(node).exists() for node in NODES)
 
 
 def describe(state: State) -> dict[str, Any]:
@@ -74,6 +72,15 @@ def refresh(state: State) -> None:
     written = state.description.with_suffix(".new")
     written.write_text(json.dumps(describe(state), indent=2) + "\n")
     written.rename(state.description)
+
+
+def _complete(state: State) -> None:
+    """Start what has died of a cluster that is up, and give it the images of today."""
+    for name in [name for name in components.names() if name not in {"kueue", *components.alive(state)}]:
+        say(f"{name} was dead: starting it")
+        components.start(state, name)
+    refresh(state)
+    say("it is up")
 
 
 def _start(state: State) -> None:
