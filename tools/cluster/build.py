@@ -29,8 +29,10 @@ def build(*names: str) -> None:
     if all(part.built for part in parts):
         return
     root = cache() / "cluster"
-    say(f"building in {root}, about {_minutes(parts):.0f} minutes")
+    say(f"building in {root}, about {max(1, round(_minutes(parts)))} min")
     with lock(root / "lock"):
+        for left in root.glob(".*-*"):  # of a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
         for position, part in enumerate(parts):
             if not part.built:
                 _build(part, parts[position:])
@@ -76,7 +78,7 @@ def _compile(go: str, part: Part, work: Path, left: list[Part]) -> None:
             if (now := time.monotonic()) > due:
                 due = now + 15
                 rest = max(0.0, _minutes(left) - (now - started) / 60)
-                say(f"{part.name}: {packages} packages, {now - started:.0f} s; about {rest:.0f} minutes left in all")
+                say(f"{part.name}: {packages} packages, {now - started:.0f} s; about {rest:.0f} min left in all")
     if process.returncode:
         raise ClusterError("\n".join([f"building {part.name} failed", *messages[-20:]]))
     say(f"{part.name}: built in {time.monotonic() - started:.0f} s")
