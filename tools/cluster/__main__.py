@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tools.cluster import components, faults, images, kueue
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         if arguments[:1] == ["kubectl"]:
             _replace_us(*components.kubectl_words(state), *arguments[1:])
         if arguments[:1] == ["run"]:
-            os.environ["KUBECONFIG"] = str(state.kubeconfig())
+            os.environ.update(_settings(state))
             _replace_us(*inside(state, 1), *arguments[1:])
         _do(state, _parser().parse_args(arguments))
     except ClusterError as error:
@@ -101,6 +102,20 @@ def _control(state: State, verb: str, name: str) -> None:
         (kueue.remove(state) if name == "kueue" else components.stop(state, name))
     if verb in ("start", "restart"):
         (kueue.install(state) if name == "kueue" else components.start(state, name))
+
+
+def _settings(state: State) -> dict[str, str]:
+    """What `run` gives a command: the cluster, its store, and the programs of this Python's environment."""
+    if not state.description.exists():
+        raise ClusterError("it isn't up: python -m tools.cluster up")
+    store = state.read()["s3"]
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "KUBECONFIG": str(state.kubeconfig()),
+        "AWS_ENDPOINT_URL_S3": store["endpoint"],
+        "AWS_REGION": store["region"],
+        **json.loads(Path(store["keys"]).read_text()),
+    }
 
 
 def _replace_us(*words: str) -> NoReturn:
