@@ -113,7 +113,6 @@ def _run(context: StageContext, command: list[str], job: Job, checkpoints: Check
     """Run to the end, handing progress and checkpoints on. Raises what storing a checkpoint raises."""
     environment = os.environ | ({"GLOO_SOCKET_IFNAME": "lo"} if "--standalone" in command else {})
     environment.setdefault("OMP_NUM_THREADS", "1")
-    environment.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own; halops.train.torchrun says what happened
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     assert process.stdout
     relay = threading.Thread(target=_relay, args=(process.stdout, context.progress), daemon=True)

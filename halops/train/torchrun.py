@@ -5,6 +5,7 @@ python -m halops.train.torchrun PARENT_PID [torchrun's own arguments]
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from halops.process import die_with_parent
@@ -13,6 +14,7 @@ from halops.process import die_with_parent
 def main(argv: list[str]) -> int:
     """Run torchrun until its processes have ended; 1 if one of them failed."""
     die_with_parent(int(argv[0]))
+    logging.disable(logging.ERROR)  # its own account of a dead process takes a screen
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run

@@ -50,9 +50,10 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         world: World = ALONE,
         **kwargs: Any,
     ) -> None:
+        given = kwargs["args"]
+        given._n_gpu = min(1, given.n_gpu)  # one process trains on one GPU; each that is visible would widen the batch
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # it prints to stdout
-        self.args._n_gpu = min(1, self.args.n_gpu)  # one process trains on one GPU, whatever else is visible
         self._checkpoints, self._export, self.world = checkpoints, export, world
         self._rows_per_step, self._alike = rows_per_step, alike
         self._offload = activation_offload(self.model) if offload else contextlib.nullcontext()
@@ -138,6 +139,14 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         if self.world.first:
             for rank, state in enumerate(states):
                 (Path(output_dir) / name.format(rank)).write_bytes(state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The Trainer loads a process's optimizer right onto its GPU, where bitsandbytes' mark of paged memory lies."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if getattr(value, "is_paged", False):
+                    state[name] = value.clone()  # without the mark: prefetching it would end the process
 
 
 class Epochs(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here

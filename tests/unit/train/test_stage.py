@@ -213,3 +213,28 @@ def test_rows_come_in_steps_of_like_length(attempt: Make, batch: int) -> None:
     spread = sum(max(drawn[start : start + 4]) - min(drawn[start : start + 4]) for start in range(0, 12, 4))
     assert max(drawn) in drawn[:4]
     assert spread < 20 if batch > 1 else spread > 20
+
+
+def test_a_second_gpu_that_is_visible_does_not_widen_the_batch(attempt: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Trainer would put as many rows into a micro-batch as it sees GPUs: one process uses one."""
+    from transformers import TrainingArguments
+
+    from halops.stages.train import _trainer
+    from halops.train.arguments import Rung
+    from halops.train.callbacks import Watch
+    from halops.train.history import History
+    from halops.train.session import prepare
+
+    made = TrainingArguments.__post_init__
+
+    def sees_two(self: TrainingArguments) -> None:
+        made(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", sees_two)
+    one = attempt()
+    session = prepare(one.context, Rung(2, 2))
+    watch = Watch(History(one.output), one.context.progress, one.stop, 1)
+    trainer = _trainer(session, watch, one.context.checkpoints, dict)
+    assert trainer._train_batch_size == 2
+    assert [len(part["lengths"]) for part in trainer.get_train_dataloader()] == [2] * 7
