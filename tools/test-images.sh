@@ -88,7 +88,8 @@ build() {  # build NAME DOCKERFILE [ARGUMENT...]
 
 image() {  # image NAME BASE [ARGUMENT...]
   local name=localhost/halops-$1:test file=images/$1/Dockerfile from=$2
-  local inputs=("$file" images/steps requirements .dockerignore halops)
+  local inputs=("$file" images/steps requirements .dockerignore)
+  if [[ $1 == serve ]]; then inputs+=(halops/llamacpp); else inputs+=(halops); fi
   shift 2
   local key; key=$({ contents "${inputs[@]}"; echo "$(id_of "$from") $*"; } | digest)
   echo "$name"

@@ -34,17 +34,22 @@ class Image:
 
 
 def _image(name: str, *sources: str) -> Image:
-    return Image(name, (f"images/{name}/Dockerfile", "images/steps", ".dockerignore", "halops", *sources))
+    return Image(name, (f"images/{name}/Dockerfile", "images/steps", ".dockerignore", *sources))
 
 
+# What decides how llama.cpp is built; the server's image holds no other code.
+_LLAMA = (
+    "halops/llamacpp",
+    *(f"halops/{name}.py" for name in ("__init__", "artifact", "errors", "names", "process", "progress")),
+)
 _TOOLS = ("requirements/uv.txt", "requirements/sbom.txt")
 IMAGES: Final = {
     image.name: image
     for image in (
-        _image("merge", "requirements/merge.txt", *_TOOLS),
-        _image("train", "requirements/train.txt", *_TOOLS),
-        _image("convert", "requirements/convert.txt", "requirements/merge.txt", *_TOOLS),
-        _image("serve", "requirements/merge.txt", *_TOOLS),
+        _image("merge", "halops", "requirements/merge.txt", *_TOOLS),
+        _image("train", "halops", "requirements/train.txt", *_TOOLS),
+        _image("convert", "halops", "requirements/convert.txt", "requirements/merge.txt", *_TOOLS),
+        _image("serve", *_LLAMA, "requirements/merge.txt", *_TOOLS),
     )
 }
 

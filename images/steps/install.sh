@@ -40,6 +40,17 @@ if [ -d "$packages/kubernetes" ]; then
   find "$packages/kubernetes" -name __pycache__ -prune -exec rm -rf {} +
 fi
 
-# A read-only root can't keep compiled files, so they are made here. They need no check: their sources never change.
-# Some libraries ship templates that don't compile, which is no fault.
-/opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$packages" >/dev/null 2>&1 || true
+# Archives to link against, nvshmem's above all.
+find "$packages" -name '*.a' -delete
+
+# A read-only root can't keep compiled files, so they are made here, where the base hasn't them already. They need no
+# check: their sources never change. Some libraries ship templates that don't compile, which is no fault.
+find "$packages" -name '*.py' >/tmp/sources.txt
+/opt/venv/bin/python -c '
+import importlib.util, os, sys
+print(*(path for path in sys.stdin.read().split("\n") if path and not os.path.exists(importlib.util.cache_from_source(path))), sep="\n")
+' </tmp/sources.txt >/tmp/uncompiled.txt
+if [ -s /tmp/uncompiled.txt ]; then
+  /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -i /tmp/uncompiled.txt >/dev/null 2>&1 || true
+fi
+rm /tmp/sources.txt /tmp/uncompiled.txt

@@ -44,7 +44,8 @@ def tags(root: Path, **options: object) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("path", "changed"),
     [
-        ("halops/units.py", {"merge", "train", "convert", "serve"}),
+        ("halops/units.py", {"merge", "train", "convert"}),
+        ("halops/llamacpp/toolchain.py", {"merge", "train", "convert", "serve"}),
         ("images/steps/install.sh", {"merge", "train", "convert", "serve"}),
         ("requirements/train.txt", {"train"}),
         ("requirements/merge.txt", {"merge", "convert", "serve"}),
@@ -66,6 +67,7 @@ def test_a_tag_ignores_compiled_files_and_labels_but_not_the_base(tree: Path) ->
     (tree / "halops" / "__pycache__" / "x.pyc").write_bytes(b"x")
     assert tags(tree) == before
     assert {b.tag for b in plan_builds(tree, (), Options(), {"REVISION": "abc"})} == set(before.values())
+    assert tags(tree, build_args={"SOURCE": "https://host/x"}) == before
     assert not set(tags(tree, base_image="debian@sha256:1").values()) & set(before.values())
 
 
