@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halops.artifact import canonical_json
-from halops.checks import gpu, host, inputs, smi, software
-from halops.checks.base import Check, skip, softened
+from halops.checks import cluster, gpu, host, inputs, smi, software
+from halops.checks.base import Check, fail, skip, softened
+from halops.checks.view import ClusterView
+from halops.errors import HalopsError
 from halops.estimate import StageEstimate, converted_bytes, estimate_run, kept_bytes
 from halops.names import MANIFEST, STATE_FOLDER
 from halops.profile import Profile
 from halops.runspec import BaseRef
+from halops.site import Site
 from halops.store.base import Store
 
 
@@ -25,12 +28,16 @@ class Patient:
         folder: the site's folder; its state folder holds scratch and, by default, the store.
         data: path or URI of the rows.
         open_store: opens the store; may raise what opening raises.
+        site: the place's settings; a run on a cluster needs some of them.
+        open_cluster: looks at the cluster; may raise what connecting raises. Without it the cluster isn't looked at.
     """
 
     profile: Profile
     folder: Path
     data: str
     open_store: Callable[[], Store]
+    site: Site | None = None
+    open_cluster: Callable[[], ClusterView] | None = None
 
     @property
     def local(self) -> bool:
@@ -49,6 +56,8 @@ def examine(patient: Patient) -> Iterator[Check]:
     source = inputs.model(patient.profile.model.uri, _mirrored(patient, store), inputs.reach_model)
     yield from [source] if patient.local else softened([source])
     yield from _machine(patient, estimates, store)
+    if not patient.local:
+        yield from _cluster(patient, store)
 
 
 def worst(checks: Sequence[Check]) -> str:
@@ -93,6 +102,23 @@ def _machine(patient: Patient, estimates: list[StageEstimate], store: Store | No
         yield skip("disk, RAM", "the need isn't known without model.dimensions in the profile")
     yield host.cores(host.usable_cores(), serving.threads)
     yield host.port(serving.host, serving.port)
+
+
+def _cluster(patient: Patient, store: Store | None) -> Iterator[Check]:
+    """What a run on a cluster needs of the site's settings, and of the cluster."""
+    if patient.site:
+        yield cluster.images(patient.site.images)
+        s3 = patient.site.s3
+        if store:
+            yield cluster.reachable_store(store.uri, s3.endpoint_url if s3 else None)
+    if patient.site is None or patient.open_cluster is None:
+        return
+    try:
+        view = patient.open_cluster()
+    except HalopsError as error:
+        yield fail("cluster", error.what, error.remedy or "set KUBECONFIG")
+        return
+    yield from cluster.examine(view, patient.profile, patient.site)
 
 
 def _disk(patient: Patient, estimates: list[StageEstimate], store: Store | None) -> Check:

@@ -15,10 +15,14 @@ import click
 if TYPE_CHECKING:
     from halops.backends.base import Backend
     from halops.backends.kube.api import KubeApi
+    from halops.checks.view import ClusterView
     from halops.manifests.run import Rendered
     from halops.runspec import RunSpec
     from halops.site import Site
     from halops.store.base import Store
+
+
+VIEW_PATIENCE = 3.0  # seconds with a server that is away: a look doesn't wait for it
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,15 @@ def open_place(store: str | None = None) -> Place:
             if value:
                 os.environ.setdefault(name, value)
     return Place(site, folder, open_store(uri))
+
+
+def cluster_view(site: Site) -> ClusterView:
+    """The site's namespace, and the nodes, of the current kubeconfig's cluster. Raises ConfigError without one."""
+    from halops.backends.kube.api import KubeApi
+    from halops.backends.kube.connection import connect
+    from halops.backends.kube.view import KubeView
+
+    return KubeView(KubeApi(connect(), site.namespace, patience=VIEW_PATIENCE))
 
 
 def site_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -23,23 +24,26 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black
 def command(
     profile: str, overrides: tuple[str, ...], data: str | None, place: str | None, as_json: bool, store: str | None
 ) -> None:
-    """Check this machine, the data and the store before a run: each finding with its remedy.
+    """Check machine or cluster, data and store before a run: each finding with its remedy.
 
     \b
       halops doctor --profile local
+      halops doctor --profile a100
       halops doctor --profile rtx8 --backend local --data ops.jsonl
     """
-    from halops.cli.common import open_place, site_folder
+    from halops.cli.common import cluster_view, open_place
     from halops.cli.running import placed
     from halops.doctor import Patient, examine, worst
     from halops.errors import HostError
     from halops.names import DEFAULT_DATA
     from halops.profile import load_profile
+    from halops.site import find_site
 
     loaded = placed(load_profile(profile, overrides), place)
-    folder = site_folder()
+    site, folder = find_site(Path.cwd())
     uri = store or loaded.storage.uri
-    patient = Patient(loaded, folder, data or str(folder / DEFAULT_DATA), lambda: open_place(uri).store)
+    address = data or str(folder / DEFAULT_DATA)
+    patient = Patient(loaded, folder, address, lambda: open_place(uri).store, site, lambda: cluster_view(site))
     checks = []
     for check in examine(patient):
         checks.append(check)

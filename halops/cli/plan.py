@@ -12,6 +12,7 @@ import click
 from halops.cli.common import json_option, open_place, print_json, profile_options
 
 if TYPE_CHECKING:
+    from halops.checks.nodes import StageFit
     from halops.compare import MethodRow
     from halops.estimate import StageEstimate
     from halops.profile import Profile
@@ -23,14 +24,18 @@ PIPE_WIDTH = 160
 @click.command()
 @profile_options
 @click.option("--data", metavar="FILE", help="Count its conversations instead of assuming a number.")
+@click.option("--nodes", is_flag=True, help="What each stage asks for against the cluster's nodes.")
 @click.option("--compare", is_flag=True, help="Full fine-tuning, LoRA, QLoRA, prompt tuning, in-context: side by side.")
 @json_option
-def command(profile: str, overrides: tuple[str, ...], data: str | None, compare: bool, as_json: bool) -> None:
+def command(
+    profile: str, overrides: tuple[str, ...], data: str | None, nodes: bool, compare: bool, as_json: bool
+) -> None:
     """Show what each stage needs: VRAM, RAM, disk, time and price. Needs no hub and no GPU.
 
     \b
       halops plan --profile rtx8
       halops plan --profile a100 --compare
+      halops plan --profile a100 --nodes
     """
     from halops.profile import load_profile
 
@@ -41,6 +46,10 @@ def command(profile: str, overrides: tuple[str, ...], data: str | None, compare:
 
         methods = compare_methods(loaded, dims)
         print_json([row.model_dump() for row in methods]) if as_json else print_methods(methods)
+        return
+    if nodes:
+        rows = against_nodes(loaded, dims)
+        print_json([row.model_dump() for row in rows]) if as_json else print_fit(rows)
         return
     estimates = estimate(loaded, dims, data)
     if as_json:
@@ -78,6 +87,41 @@ def estimate(profile: Profile, dims: Dimensions, data: str | None) -> list[Stage
         raise NotFoundError(f"no data file {data}", remedy="check the path")
     rows = sum(1 for line in path.open("rb") if line.strip()) if path.is_file() else None
     return estimate_run(profile, dims, rows, None, dict(place.site.gpu_prices), cores=os.cpu_count() or 1)
+
+
+def against_nodes(profile: Profile, dims: Dimensions) -> list[StageFit]:
+    """Each stage against the current cluster's nodes. Raises ConfigError if they may not be seen."""
+    from halops.checks.cluster import pod_needs
+    from halops.checks.nodes import fit, read_nodes
+    from halops.cli.common import cluster_view
+    from halops.errors import ConfigError
+    from halops.site import find_site
+
+    view = cluster_view(find_site(Path.cwd())[0])
+    found, pods = view.nodes(), view.pods_on_nodes()
+    if found is None:
+        raise ConfigError("we may not list nodes", remedy="k8s/components/node-reader allows it")
+    return fit(pod_needs(profile, dims), profile.cluster, read_nodes(found, pods), pods_known=pods is not None)
+
+
+def print_fit(fits: list[StageFit]) -> None:
+    """A table for people."""
+    from halops.units import human_bytes
+
+    rows = [
+        (
+            item.stage,
+            item.cpu,
+            human_bytes(item.memory_bytes),
+            human_bytes(item.disk_bytes),
+            str(item.gpus or "-"),
+            str(len(item.holding)),
+            "?" if item.free is None else str(len(item.free)),
+            item.reason or ", ".join(item.free or item.holding),
+        )
+        for item in fits
+    ]
+    _table(("stage", "CPU", "RAM", "disk", "GPU", "nodes", "free", "where"), rows)
 
 
 def print_estimates(estimates: list[StageEstimate]) -> None:

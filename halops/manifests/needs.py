@@ -7,6 +7,7 @@ import math
 from halops.artifact import Frozen
 from halops.estimate import estimate_run
 from halops.names import COORDINATOR, STAGES
+from halops.profile import Profile
 from halops.runspec import RunSpec
 from halops.sections import Dimensions, StageResources
 
@@ -41,13 +42,24 @@ def stage_needs(
     max_cost: float | None = None,
     price: float | None = None,
 ) -> dict[str, Needs]:
+    """Needs of a run by stage, and the coordinator's; see `profile_needs`."""
+    return profile_needs(spec.profile, dims, rows=rows, max_cost=max_cost, price=price)
+
+
+def profile_needs(
+    profile: Profile,
+    dims: Dimensions,
+    *,
+    rows: int | None = None,
+    max_cost: float | None = None,
+    price: float | None = None,
+) -> dict[str, Needs]:
     """Needs by stage, and the coordinator's.
 
     Args:
         rows: of the dataset, where they are known.
         max_cost: what the GPU stage may cost; with `price` (of an hour) it bounds that stage's deadline.
     """
-    profile = spec.profile
     needs: dict[str, Needs] = {COORDINATOR: COORDINATOR_NEEDS}
     for estimate in estimate_run(profile, dims, rows):
         if estimate.stage not in STAGES:
@@ -55,7 +67,7 @@ def stage_needs(
         stage = estimate.stage
         given = profile.cluster.resources.get(stage, StageResources())
         deadline = max(SHORTEST_DEADLINE, round(DEADLINE_FACTOR * (estimate.seconds or 0)))
-        gpus = _gpus(spec, stage)
+        gpus = _gpus(profile, stage)
         if gpus and max_cost is not None and price:
             deadline = min(deadline, max(60, round(3600 * max_cost / price)))
         needs[stage] = Needs(
@@ -68,10 +80,10 @@ def stage_needs(
     return needs
 
 
-def _gpus(spec: RunSpec, stage: str) -> int:
+def _gpus(profile: Profile, stage: str) -> int:
     if stage == "train":
-        return spec.profile.cluster.gpu.count
-    return 1 if stage == "verify" and spec.profile.verify.device == "gpu" else 0
+        return profile.cluster.gpu.count
+    return 1 if stage == "verify" and profile.verify.device == "gpu" else 0
 
 
 def _mebibytes(size: float) -> str:

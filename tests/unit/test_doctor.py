@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from halops.checks.base import fail, ok, softened, warn
+from halops.checks.view import ClusterView
 from halops.doctor import Patient, examine, to_json, worst
+from halops.errors import ConfigError
 from halops.profile import load_profile
 from halops.runspec import BaseRef
+from halops.site import Site
 from halops.store.base import Store
 from halops.store.table import open_store
 
@@ -56,6 +60,18 @@ def test_a_cluster_profile_asks_little_of_this_machine(store: Store, tmp_path: P
     checks = list(examine(patient("rtx8", store, tmp_path)))
     assert worst(checks) == "warn"
     assert [check.name for check in checks if check.status == "skip"] == ["GPU", "packages", "disk, RAM, port"]
+
+
+def test_a_cluster_profile_looks_at_the_site_and_the_cluster(store: Store, tmp_path: Path) -> None:
+    def absent() -> ClusterView:
+        raise ConfigError("no cluster is configured", remedy="set KUBECONFIG")
+
+    ill = replace(patient("rtx8", store, tmp_path), site=Site(), open_cluster=absent)
+    checks = {check.name: check for check in examine(ill)}
+    assert [checks[name].status for name in ("images", "store of pods", "cluster")] == ["fail"] * 3
+    assert checks["cluster"].remedy == "set KUBECONFIG"
+    here = replace(ill, profile=load_profile("local"))
+    assert not {"images", "store of pods", "cluster"} & {check.name for check in examine(here)}
 
 
 def test_a_held_card_here_does_not_stop_a_cluster_run(store: Store, tmp_path: Path) -> None:
