@@ -3,6 +3,7 @@
     HalopsError                   1   any error that is ours; never raised bare
     |-- NotFoundError             3   a run, file, checkpoint or model that isn't there
     |-- BusyError                 4   somebody else holds it: a run's lock, a port
+    |   `-- Conflict              4   the API server: it exists already, or was changed meanwhile
     |-- HostError                 5   this machine: disk full, a missing tool, a failed build
     |-- StageError                6   a stage ended with a code of no other meaning
     |-- VerificationError         7   the chain's result did not pass its checks
@@ -13,6 +14,7 @@
     |-- GpuMemoryError           44   CUDA out of memory, caught
     `-- TransientError           75   try again: a network or store fault
         |-- StoreUnavailable     75   the store can't be reached
+        |-- ClusterUnavailable   75   the API server can't be reached
         `-- Interrupted          75   SIGTERM, after a checkpoint
 
 A usage error (a wrong flag) is Click's, with code 2. 130 is Ctrl-C before anything was saved.
