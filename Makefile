@@ -65,6 +65,9 @@ cluster-down: .venv/demo ## Take the test cluster down; nothing of it stays but 
 soak: setup-test ## The long tests: many kills, many faults
 	$(BIN)/python -m pytest tests/soak -q --durations=5
 
+controls: setup-test ## Take each safeguard out of a copy of the tree, and see a test fail without it
+	$(BIN)/python tools/controls.py
+
 bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one run (45 GB of disk)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.merge
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from halops.artifact import Manifest, Producer
+from halops.artifact import FileEntry, Manifest, Producer
 from halops.errors import NotFoundError
 from halops.plan import make_plan
 from halops.profile import load_profile
@@ -71,6 +71,19 @@ def test_manifests_are_the_truth(store: Store, spec: RunSpec) -> None:
 def test_all_manifests_make_a_run_succeed(store: Store, spec: RunSpec) -> None:
     finish(store, spec, "base", "data", "train", "merge", "convert", "verify")
     assert set(states(store, spec)) == {"succeeded"}
+
+
+def test_a_manifest_whose_file_is_gone_does_not_count(store: Store, spec: RunSpec) -> None:
+    finish(store, spec, "base", "data")
+    step = make_plan(spec).step("data")
+    store.write(f"{step.prefix}/attempts/a/rows", b"rows")
+    entry = FileEntry(path="rows", key=f"{step.prefix}/attempts/a/rows", size=4, sha256="b" * 64)
+    path = f"{step.prefix}/manifest.json"
+    manifest = Manifest.from_bytes(store.read(path) or b"", path)
+    store.write(path, manifest.model_copy(update={"files": (entry,)}).to_bytes())
+    assert states(store, spec)[2] == "succeeded"
+    store.delete(entry.key)
+    assert states(store, spec)[2] == "pending"
 
 
 def test_a_manifest_made_from_other_inputs_does_not_count(store: Store, spec: RunSpec) -> None:
