@@ -19,13 +19,19 @@ def load(state: State, image: str, nodes: Iterable[int]) -> str:
     Raises ClusterError when buildah's store has no such image.
     """
     store = run("buildah", "info", "--format", "{{.store.GraphRoot}}").strip()
-    named = {
-        run(program("containerd", "linkimg"), "--socket", state.containerd(node), "--store", store, image).strip()
-        for node in nodes
-    }
+    link = (program("containerd", "linkimg"), "--store", store, "--socket")
+    named = {run(*_beside_mounts(store), *link, state.containerd(node), image).strip() for node in nodes}
     if len(named) != 1:
         raise ClusterError(f"{image}: name one node at least" if not named else f"{image} changed meanwhile: {named}")
     return named.pop()
+
+
+def _beside_mounts(store: str) -> tuple[str, ...]:
+    """Words before a command that links files out of the store: a build leaves mounts there, and no hard link crosses
+    one. They are taken away in a mount namespace that only this command sees.
+    """
+    script = f'umount --recursive --lazy {store}/overlay 2>/dev/null; exec "$@"'
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
 
 
 def load_tested(state: State) -> dict[str, str]:
