@@ -13,11 +13,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from tests.cluster.handle import ROOT, Cluster, from_description, other_cluster
+from tests.cluster.place import Place, make_place
+from tests.cluster.tiny_model import make as make_model
 from tools.cluster.state import State
 from tools.cluster.up import is_up
 
@@ -52,6 +55,30 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model's URI."""
+    return make_model(tmp_path_factory.mktemp("tiny") / "model").as_uri()
+
+
+@pytest.fixture
+def place(cluster: Cluster, model: str, tmp_path: Path) -> Iterator[Place]:
+    """A namespace and a folder to submit the tiny profile from; gone afterwards."""
+    made = make_place(cluster, tmp_path, model)
+    yield made
+    cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def finished(cluster: Cluster, model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, str]]:
+    """A place with a run that has come to its end, for tests that look at one."""
+    made = make_place(cluster, tmp_path_factory.mktemp("finished"), model)
+    run = made.submit()
+    made.succeeded(run)
+    yield made, run
+    cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
 
 
 def _cannot(reason: str) -> NoReturn:
