@@ -112,7 +112,11 @@ def _rules() -> list[Object]:
 def _spread(job: Object, spec: RunSpec) -> None:
     """Training on several nodes: one pod each, which find the first one by the headless Service's name."""
     nodes = spec.profile.cluster.nodes
-    job["spec"] |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+    # One that dies takes the others with it, so a single fault counts once for each.
+    limit = BACKOFF_LIMIT * nodes
+    job["spec"] |= {
+        "completionMode": "Indexed", "completions": nodes, "parallelism": nodes, "backoffLimit": limit,
+    }  # fmt: skip
     pod = job["spec"]["template"]["spec"]
     pod["subdomain"] = job_name(spec.run_id, "train")
     pod["containers"][0]["env"] += [

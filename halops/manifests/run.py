@@ -112,6 +112,7 @@ def _rights(spec: RunSpec, namespace: str) -> tuple[Object, ...]:
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
         {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
+        {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]},  # why a queued Job waits
     ]
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules}
     account = {"kind": "ServiceAccount", "name": f"{names.PREFIX}-{COORDINATOR}", "namespace": namespace}

@@ -71,5 +71,5 @@ def _remedy(message: str) -> str:
     if "violates PodSecurity" in message:
         return "the namespace asks for more than this pod keeps to: report it, with `halops submit --dry-run`"
     if "not found" in message and "serviceaccount" in message.lower():
-        return "the namespace lacks HALops' service accounts: kubectl apply -k k8s/base"
-    return "ask for the role halops-submitter in that namespace (k8s/base/rbac.yaml)"
+        return "the namespace lacks HALops' service accounts: kubectl apply -k k8s/overlays/OVERLAY"
+    return "ask for the role halops-submitter in that namespace (k8s/base/submitter.yaml)"

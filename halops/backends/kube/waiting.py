@@ -43,7 +43,7 @@ class Watcher:
     def explain(self, job: Object, pods: list[Object]) -> Diagnosis | None:
         """What holds a Job up, in words."""
         own = [pod for pod in pods if attempt_of(pod) == attempt_of(job)]
-        return explain_job(job, own, events_of(self._api, [job, *own]))
+        return explain_job(job, own, events_of(self._api, [job, *own]), workload=workload_of(self._api, job))
 
     def ended(self, state: State, diagnosis: Object) -> None:
         """Tell the webhook how the run ended."""
@@ -74,3 +74,14 @@ def events_of(api: KubeApi, items: list[Object]) -> list[Object]:
         return [event for event in api.list("events") if event.get("involvedObject", {}).get("uid") in uids]
     except HalopsError:
         return []
+
+
+def workload_of(api: KubeApi, job: Object) -> Object | None:
+    """Kueue's object for a queued Job, which says what it waits for; None where there is none, or we may not look."""
+    if names.LABEL_QUEUE not in job["metadata"].get("labels", {}):
+        return None
+    try:
+        found = api.list("workloads", {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]})
+    except HalopsError:
+        return None
+    return found[0] if found else None

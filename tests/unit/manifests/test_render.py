@@ -17,6 +17,7 @@ from halops.names import COORDINATOR, STAGES
 from halops.profile import load_profile
 from halops.runspec import BaseRef, DatasetRef, RunSpec
 from halops.site import S3, Secrets, Site
+from tests.kube_schemas import MINORS, validate
 
 GOLDEN = Path(__file__).parents[3] / "k8s" / "golden"
 DIGESTS = {name: f"registry.example/ops/halops-{name}@sha256:{index:064x}" for index, name in
@@ -55,6 +56,14 @@ def test_golden(name):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()
+
+
+@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize(("name", "overrides"), [("local", ()), ("rtx8", ()), ("a100", ("cluster.nodes=2",))])
+def test_every_kubernetes_takes_it(minor, name, overrides):
+    made = rendered(name, *overrides)[1]
+    jobs = [with_attempt(job, attempt=2, rung=1, inputs={}) for job in made.stages.values()]
+    assert validate([*made.objects(), *jobs, *map(as_pod, jobs)], minor) == []
 
 
 def test_every_stage_has_its_job_image_and_account():
