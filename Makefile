@@ -7,7 +7,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast check soak lock bench-merge bench-startup control cluster cluster-down clean
+.PHONY: help setup setup-test demo test test-fast test-cluster check soak lock bench-merge bench-startup control cluster cluster-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,13 @@ test: setup-test ## Set up what is needed and run every test, with coverage
 	rm -f .coverage .coverage.*
 	$(PYTEST) tests/unit tests/report -m "not slow" --cov-report=
 	$(PYTEST) tests/unit tests/report -m slow --cov-report=
-	$(PYTEST) tests/stages tests/e2e --durations=15 --cov-report=term:skip-covered
+	$(PYTEST) tests/stages tests/e2e --durations=15 --cov-report=
+	$(MAKE) --no-print-directory test-cluster
+
+# One process: its faults kill the API server under everybody. Without root the tests say that they are skipped, and why.
+test-cluster: .venv/dev ## Runs on a real two-node Kubernetes: chain, faults, refusals, rights (root)
+	[ "$$(id -u)" != 0 ] || { $(BIN)/python -m tools.cluster build && tools/test-images.sh; }
+	$(BIN)/python -m pytest -q tests/cluster --durations=15 --cov=halops --cov-append --cov-report=term:skip-covered
 
 test-fast: .venv/dev ## The unit tests alone: seconds
 	$(BIN)/python -m pytest tests/unit -q -n 2 -m "not slow"

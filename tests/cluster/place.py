@@ -114,6 +114,11 @@ class Place:
             time.sleep(0.3)
         pytest.fail(f"no {phase} pod of {stage}\n{self.evidence(run)}", pytrace=False)
 
+    def running_attempt(self, run: str, stage: str) -> int:
+        """The attempt whose pod runs now; 0 if none does."""
+        running = [pod for pod in self.objects("pods", run, stage) if pod["status"].get("phase") == "Running"]
+        return int(running[-1]["metadata"]["labels"]["halops.dev/attempt"]) if running else 0
+
     def kubectl(self, *words: str, check: bool = True, text: str | None = None) -> str:
         """kubectl in this namespace."""
         return self.cluster.kubectl("-n", self.namespace, *words, check=check, text=text)

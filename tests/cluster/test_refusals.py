@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from tests.cluster.faults import kill_process
 from tests.cluster.handle import Cluster
 from tests.cluster.place import Place, put_secret
+from tests.cluster.pods import eventually
 from tests.cluster.test_faults import attempts
 
 pytestmark = pytest.mark.slow
@@ -117,11 +117,11 @@ def test_training_killed_for_memory_goes_down_and_ends_with_what_it_needs(place:
 @pytest.mark.usefixtures("own_cluster")
 def test_a_stage_that_dies_again_and_again_ends_the_run_and_resume_goes_on(place: Place) -> None:
     run = place.submit(training__max_steps=60)
-    for _ in range(4):
-        place.training(run)
+    for number in range(1, 5):
+        eventually(lambda number=number: place.running_attempt(run, "train") == number, 120)
         kill_process(place, run, "train")
-        time.sleep(3)
     place.failed(run)
+    assert "halops resume" in place.stage(run, "train")["diagnosis"]
     assert [item["rung"] for item in attempts(place, run)] == 4 * [0]
     place.halops("resume", run)
     place.training(run)

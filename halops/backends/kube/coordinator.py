@@ -32,6 +32,7 @@ from halops.backends.kube.observe import (
 )
 from halops.backends.kube.waiting import Watcher, words
 from halops.diagnose import diagnose
+from halops.diagnosis import Level
 from halops.errors import HalopsError, IntegrityError, NotFoundError
 from halops.manifests.jobs import with_attempt
 from halops.manifests.run import jobs_of
@@ -131,7 +132,7 @@ class Coordinator:
         )  # fmt: skip
         job = with_attempt(self.jobs[step.stage], attempt=move.attempt, rung=move.rung, inputs=inputs)
         made = self.api.create(owned(job, root))
-        why = f" after {move.ended.reason or f'exit {move.ended.exit_code}'}" if move.ended else ""
+        why = f" after {_end_of(move.ended)}" if move.ended else ""
         rung = f", rung {move.rung}" if move.rung else ""
         self.say(f"{step.stage}: attempt {move.attempt}{rung}{why}{'' if made else ' (its Job was there)'}")
 
@@ -151,7 +152,11 @@ class Coordinator:
             return str(live["message"])
         jobs = stage_jobs(self.api, self.spec.run_id, stage)
         known = self.watcher.explain(jobs[-1], stage_pods(self.api, self.spec.run_id, stage)) if jobs else None
-        return words(known or diagnose(code_of(ended), oom_killed=ended.reason == OOM_KILLED))
+        found = known or diagnose(code_of(ended), oom_killed=ended.reason == OOM_KILLED)
+        if found.level == Level.WARNING:  # what it says of another attempt is over
+            mend = f"attempt {ended.attempt} was the last by itself; `halops resume` makes another, from what is stored"
+            found = found.model_copy(update={"resolution": mend})
+        return words(found)
 
     def _fail(self, stage: str, message: str, exit_code: int, history: History | None = None) -> State:
         self.say(f"{stage} failed: {message}")
@@ -168,6 +173,10 @@ class Coordinator:
         self.watcher.ended(state, diagnosis or {})
         self.say(f"run {state}")
         return state
+
+
+def _end_of(record: AttemptRecord) -> str:
+    return OOM_KILLED if record.reason == OOM_KILLED else f"exit {record.exit_code}"
 
 
 def say(text: str) -> None:
