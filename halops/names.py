@@ -13,6 +13,7 @@ STAGES: Final[tuple[Stage, ...]] = ("base", "data", "train", "merge", "convert",
 
 # States of a run and of a stage, as `status --json` prints them.
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+OVER: Final[tuple[State, ...]] = ("succeeded", "failed", "cancelled")
 
 # Path segments in a store.
 RUNS: Final = "runs"

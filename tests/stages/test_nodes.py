@@ -139,6 +139,9 @@ def history(pods: Pods) -> list[dict[str, Any]]:
 def test_a_killed_node_fails_the_other_and_both_start_again(pods: Pods) -> None:
     first = pods.both("a1")
     pods.wait_for_step(4, first)
+    deadline = time.monotonic() + 60
+    while not pods.checkpoints() and time.monotonic() < deadline:  # it is stored beside the training
+        time.sleep(0.02)
     first[0].kill()
     assert pods.end(first[1]) == 75
     assert pods.end(first[0]) == -signal.SIGKILL

@@ -11,7 +11,7 @@ from halops.artifact import Frozen
 from halops.backends.base import Listener, stage_error
 from halops.backends.kube.api import KubeApi, Object
 from halops.backends.kube.follow import follow_run, pod_lines
-from halops.backends.kube.observe import annotations_of, job_state, stage_labels, stage_pods
+from halops.backends.kube.observe import annotations_of, at_work, job_state, stage_labels, stage_pods
 from halops.backends.kube.submission import Submission, rehearse
 from halops.backends.kube.waiting import events_of, words
 from halops.errors import BusyError, ConfigError, HalopsError, Interrupted
@@ -72,15 +72,14 @@ class KubeBackend:
 
     def alive(self, run_id: str) -> bool:
         """Whether a coordinator is there and hasn't ended."""
-        job = self._coordinator(run_id)
-        return job is not None and job_state(job)[0] == "active"
+        return at_work(self._root(run_id), self._coordinator(run_id))
 
     def status(self, spec: RunSpec) -> RunStatus:
         """The store's view, with the cluster's reasons."""
         job, root = self._coordinator(spec.run_id), self._root(spec.run_id)
-        alive = job is not None and job_state(job)[0] == "active"
+        alive = at_work(root, job)
         failed = root is not None and annotations_of(root).get(names.ANNOTATION_STATE) == "failed"
-        status = run_status(self.store, spec, alive=alive and not failed)
+        status = run_status(self.store, spec, alive=alive)
         reason = reason_of(root)
         if job and alive and not (reason and reason.stage != COORDINATOR):
             reason = reason or self._coordinator_waits(spec.run_id, job)

@@ -36,7 +36,7 @@ from halops.diagnosis import Level
 from halops.errors import HalopsError, IntegrityError, NotFoundError
 from halops.manifests.jobs import with_attempt
 from halops.manifests.run import jobs_of
-from halops.names import State, root_name
+from halops.names import OVER, State, root_name
 from halops.plan import Step, make_plan
 from halops.runspec import RunSpec
 from halops.runstate import live_status
@@ -47,7 +47,6 @@ from halops.train.arguments import host_rungs
 
 TICK_SECONDS = 2.0
 PATIENCE_SECONDS = 300.0  # with an API server that is down; then the pod ends, and its Job starts another
-OVER = ("succeeded", "failed", "cancelled")
 
 
 class Coordinator:

@@ -83,6 +83,13 @@ def recorded(history: History, stage: str, *records: AttemptRecord) -> History:
     return history | {stage: tuple(kept[number] for number in sorted(kept))}
 
 
+def at_work(root: Object | None, coordinator: Object | None) -> bool:
+    """Whether a coordinator works on the run. One that has said how it ended may take a moment to be gone."""
+    if coordinator is None or job_state(coordinator)[0] != "active":
+        return False
+    return root is None or annotations_of(root).get(names.ANNOTATION_STATE) not in names.OVER
+
+
 def annotations_of(item: Object) -> dict[str, str]:
     """An object's annotations."""
     found: dict[str, str] = item["metadata"].get("annotations") or {}

@@ -15,6 +15,7 @@ from halops.names import root_name
 from halops.runspec import RunSpec
 
 SETTLE_SECONDS = 60.0  # for the garbage collector, after an owner is gone
+STAYING_SECONDS = 20.0  # for a coordinator that has said how the run ended
 POLL_SECONDS = 0.5
 
 
@@ -66,9 +67,11 @@ class Submission:
         root = self._root()
         for item in (*self._rendered.rights, *self._rendered.network):
             self._ensure(item, root)
+        name = self._rendered.coordinator["metadata"]["name"]
+        old = self._api.get("jobs", name)
         if not self._alive():
             self._wake(root)
-            self._start(self._rendered.coordinator, root)
+            self._start(self._rendered.coordinator, root, old["metadata"]["uid"] if old else None)
 
     def _root(self) -> Object:
         """The root, made or found. One with other Jobs is replaced while nothing works on it; the store keeps the rest.
@@ -121,19 +124,26 @@ class Submission:
             values[names.ANNOTATION_ATTEMPTS] = write_history(history)
         self._api.annotate("configmaps", root["metadata"]["name"], values)
 
-    def _start(self, coordinator: Object, root: Object) -> None:
-        """The coordinator's Job. One that ended is replaced; its uid tells it from another submitter's new one."""
-        name = coordinator["metadata"]["name"]
+    def _start(self, coordinator: Object, root: Object, old: str | None) -> None:
+        """The coordinator's Job. The old one, which ended or is about to, is replaced.
+
+        Args:
+            old: its uid, which tells it from the new one of another submitter.
+        """
+        name, began = coordinator["metadata"]["name"], time.monotonic()
 
         def attempt() -> Object | None:
             if made := self._api.create(owned(coordinator, root)):
                 return made
             found = self._api.get("jobs", name)
-            if found and job_state(found)[0] == "active" and not found["metadata"].get("deletionTimestamp"):
-                return found
-            if found:
+            if found is None or found["metadata"].get("deletionTimestamp"):
+                return None
+            if job_state(found)[0] != "active":
                 self._api.delete("jobs", name, found["metadata"]["uid"])
-            return None
+                return None
+            # An old one that stays was killed before it could end, and walks on: the root says that the run is wanted.
+            stays = time.monotonic() - began > STAYING_SECONDS
+            return found if found["metadata"]["uid"] != old or stays else None
 
         self._until(attempt, f"Job {name}")
 
