@@ -94,6 +94,29 @@ class ClusterOptions:
         note(f"the server at {api.server} would accept all of it")
 
 
+def look_ahead(where: Place, spec: RunSpec, rendered: Rendered) -> None:
+    """Before anything is stored: let the server judge the objects, and say which stages no node can hold.
+
+    Raises ConfigError with the server's refusals. A stage that no node can hold is only noted: one may be added.
+    """
+    from halops.backends.kube.submission import rehearse
+    from halops.backends.kube.view import KubeView
+    from halops.checks.nodes import fit, read_nodes
+    from halops.cli.plan import dimensions_of
+    from halops.manifests.needs import stage_needs
+
+    api = where.cluster()
+    rehearse(api, rendered)
+    nodes = KubeView(api).nodes()
+    if not nodes:  # we may not look, or they come when they are asked for
+        return
+    made = {stage: need for stage, need in stage_needs(spec, dimensions_of(spec.profile)).items()
+            if stage in rendered.stages}  # fmt: skip
+    for row in fit(made, spec.profile.cluster, read_nodes(nodes, None), pods_known=False):
+        if not row.holding:
+            note(f"{row.stage} will wait: {row.reason}; `halops plan --nodes` shows all of them")
+
+
 def render_again(where: Place, spec: RunSpec) -> Rendered:
     """A stored run's objects: as they were submitted, or, if they are gone, by the site's settings of today."""
     from halops.backends.kube.submission import kept_objects

@@ -35,7 +35,7 @@ def command(**options: Any) -> None:
       halops submit --profile a100 --data s3://ops/train.jsonl --max-cost 100
       halops submit --profile rtx8 --set training.learning_rate=1e-4 --dry-run=yaml
     """
-    from halops.cli.cluster import ClusterOptions
+    from halops.cli.cluster import ClusterOptions, look_ahead
     from halops.cli.running import prepare, run_in_foreground
 
     chosen = {key: options[key] for key in ("profile", "overrides", "data", "name", "place", "store")}
@@ -45,6 +45,8 @@ def command(**options: Any) -> None:
         prepared.dry_run(options["dry_run"])
         return
     backend = prepared.backend()
+    if prepared.on_cluster:
+        look_ahead(prepared.where, spec, prepared.render(spec))
     prepared.store_sources(new=options["new"])
     if options["wait"]:
         run_in_foreground(prepared.where, spec, backend, as_json=options["as_json"])

@@ -67,6 +67,7 @@ def test_a_wrong_key_is_said_plainly(place: Place) -> None:
 
 def test_a_gpu_that_is_too_small_is_explained_before_anything_runs_on_one(place: Place) -> None:
     done = place.halops(*place.submit_words(cluster__gpu__memory_gib=40))
+    assert "train will wait" in done.stderr
     run = done.stdout.strip()
     status = place.until(run, lambda status: status["stages"][2]["diagnosis"])
     train = status["stages"][2]

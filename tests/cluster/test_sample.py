@@ -1,0 +1,53 @@
+"""The shipped sample and its real model through all Jobs, as a user types it, followed by status and logs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.handle import ROOT
+from tests.cluster.place import Place
+
+pytestmark = pytest.mark.slow
+
+WORDS = (
+    "submit", "--profile", "local", "--backend", "kube",
+    # The local profile trains on a CPU; here it goes to the node with the (fake) GPU, which has the train image.
+    "--set", "cluster.gpu.count=1", "--set", "cluster.gpu.memory_gib=8",
+    *(f"--set=cluster.resources.{stage}.cpu=200m" for stage in ("train", "merge", "convert", "verify")),
+)  # fmt: skip
+
+
+def test_the_sample_becomes_verified_files_in_s3(place: Place) -> None:
+    for name in ("train.jsonl", "probes.jsonl"):
+        shutil.copy(ROOT / "data" / "final" / name, place.folder / "data" / "final" / name)
+    began = time.monotonic()
+    run = place.halops(*WORDS).stdout.strip()
+    log = place.folder / "train.log"
+    follower = follow(place, run, log)
+    place.succeeded(run, 1500)
+    print(f"{time.monotonic() - began:.0f} s from submit to verified")
+    assert follower.wait(timeout=60) == 0
+    assert "50/50 steps" in log.read_text()
+    stages = {stage["name"]: stage for stage in place.status(run)["stages"]}
+    print(json.dumps({name: stage["seconds"] for name, stage in stages.items()}))
+    metrics = stages["train"]["metrics"]
+    assert metrics["heldout_loss"] < 0.6 * metrics["heldout_loss_base"]
+    scores = stages["verify"]["metrics"]
+    assert scores["probe_score"] >= 0.6
+    assert scores["probe_score_base"] <= 0.1
+    files = {Path(item["path"]).name for item in place.json("artifacts", run) if item["stage"] == "convert"}
+    assert files >= {"halops-f16.gguf", "halops-q4_k_m.gguf", "halops-q5_k_m.gguf"}
+    assert "train.jsonl" in place.halops("trace", run).stdout
+
+
+def follow(place: Place, run: str, log: Path) -> subprocess.Popen[bytes]:
+    """`halops logs RUN train -f`, into a file."""
+    words = [*place.cluster.prefix, *place.cluster.halops_words(), "logs", run, "train", "-f"]
+    with log.open("wb") as out:
+        return subprocess.Popen(words, cwd=place.folder, env=place.cluster.environment, stdout=out, stderr=out)
