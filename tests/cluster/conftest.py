@@ -71,7 +71,7 @@ def place(cluster: Cluster, model: str, tmp_path: Path) -> Iterator[Place]:
     cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(cluster: Cluster, model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, str]]:
     """A place with a run that has come to its end, for tests that look at one."""
     made = make_place(cluster, tmp_path_factory.mktemp("finished"), model)

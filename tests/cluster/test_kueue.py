@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.place import Place
+from tests.cluster.pods import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
 
@@ -46,7 +47,7 @@ def queue(place: Place) -> str:
 
 
 def test_a_run_waits_is_admitted_is_evicted_and_completes(place: Place, queue: str) -> None:
-    first = place.submit(f"--queue={queue}", "--name=first", training__max_steps=60)
+    first = place.submit(f"--queue={queue}", "--name=first", training__max_steps=40)
     place.training(first, step=3)
     second = place.submit(f"--queue={queue}", "--name=second", training__max_steps=3)
     waits = place.until(second, lambda status: status["stages"][2]["diagnosis"])
@@ -67,8 +68,12 @@ def test_a_run_waits_is_admitted_is_evicted_and_completes(place: Place, queue: s
 def test_quota_is_free_while_other_stages_run(place: Place, queue: str) -> None:
     run = place.submit(f"--queue={queue}", training__max_steps=3)
     place.pod(run, "convert", seconds=240)
-    usage = json.loads(place.cluster.kubectl("get", "clusterqueue", place.namespace, "-o", "json"))["status"]
-    gpus = [item["total"] for flavor in usage["flavorsUsage"] for item in flavor["resources"]
-            if item["name"] == "nvidia.com/gpu"]  # fmt: skip
-    assert gpus == ["0"]
+
+    def used() -> list[str]:
+        status = json.loads(place.cluster.kubectl("get", "clusterqueue", place.namespace, "-o", "json"))["status"]
+        resources = [item for flavor in status["flavorsUsage"] for item in flavor["resources"]]
+        return [item["total"] for item in resources if item["name"] == "nvidia.com/gpu"]
+
+    eventually(lambda: used() == ["0"])
+    assert not place.key(run, "convert", "manifest.json").exists(), "convert was over before its quota could be seen"
     place.succeeded(run)
