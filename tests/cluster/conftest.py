@@ -14,11 +14,11 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import pytest
 
-from tests.cluster.handle import ROOT, Cluster, from_description, other_cluster
+from tests.cluster.handle import ROOT, TESTS_LABEL, Cluster, from_description, other_cluster
 from tests.cluster.place import Place, make_place
 from tests.cluster.tiny_model import make as make_model
 from tools.cluster.state import State
@@ -52,7 +52,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """A fresh namespace under Pod Security `restricted`, deleted afterwards."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted", TESTS_LABEL)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
@@ -91,23 +91,35 @@ def _cannot(reason: str) -> NoReturn:
 def _used(state: State) -> Iterator[State]:
     """Start a cluster unless it is up; several test processes may share it.
 
-    Each holds a lock on one file. Whoever can have it alone at the end was the last.
+    Each holds a lock on one file. Whoever can have it alone at the end was the last; whoever can at the beginning
+    clears away what tests that were killed have left: runs at work there would hold the GPUs.
     """
     state.folder.mkdir(parents=True, exist_ok=True)
     ours = state.run / "started-by-tests"
     with (state.folder / "users").open("w") as users:
+        alone = _alone(users)
+        if alone and ours.exists():
+            _tool("down")
         fcntl.flock(users, fcntl.LOCK_SH)
         was_up = is_up(state)
         _tool("up")
+        if alone and was_up:
+            from_description(state.read()).kubectl("delete", "namespaces", "-l", TESTS_LABEL)
         if not was_up:
             ours.touch()
         try:
             yield state
         finally:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if ours.exists():
-                    _tool("down")
+            if _alone(users) and ours.exists():
+                _tool("down")
+
+
+def _alone(users: TextIO) -> bool:
+    """Whether nobody else holds the lock; then it is ours alone."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _tool(*arguments: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HALOPS = Path(sys.executable).parent / "halops"
+TESTS_LABEL = "halops.dev/made-by=tests"  # of each namespace that a test made
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.handle import ROOT, Cluster
+from tests.cluster.handle import ROOT, TESTS_LABEL, Cluster
 
 TINY = ROOT / "tests" / "cluster" / "tiny.yaml"
 SECRET = "halops-s3"
@@ -141,6 +141,7 @@ def make_place(cluster: Cluster, folder: Path, model: str, *, gpus: int = 2) -> 
     namespace = f"ops-{uuid.uuid4().hex[:8]}"
     place = Place(cluster, namespace, folder, model)
     cluster.kubectl("apply", "-f", "-", text=_overlay(cluster, namespace, folder, gpus))
+    cluster.kubectl("label", "namespace", namespace, TESTS_LABEL)
     put_secret(place, cluster.store.keys)
     _write_site(place)
     return place

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.conftest import SETTINGS
 from tests.cluster.handle import ROOT, Cluster
 from tests.cluster.pods import eventually
-from tools.cluster import cgroups
+from tools.cluster import cgroups, processes
 from tools.cluster.down import remains
 from tools.cluster.state import State
 from tools.cluster.traces import SYSCTLS
@@ -48,6 +48,18 @@ def test_down_clears_a_half_up_cluster_away(cluster: Cluster, tmp_path: Path, mo
     expect_nothing_left(state, settings)
     assert is_up(State(cluster.kubeconfig.parents[1]))
     assert cluster.kubectl("get", "--raw", "/readyz") == "ok"
+
+
+def test_up_starts_a_cluster_afresh_of_which_nothing_lives(cluster: Cluster, tmp_path: Path) -> None:
+    """As after a kill of everything at once: what its pods held would be held for ever."""
+    state = State(tmp_path)
+    assert tool(state, "up").wait() == 0
+    first = (state.pki / "ca.crt").read_bytes()
+    processes.kill(processes.inhabitants(state) | cgroups.processes(state))
+    assert is_up(state)
+    assert tool(state, "up").wait() == 0
+    assert (state.pki / "ca.crt").read_bytes() != first
+    assert tool(state, "down").wait() == 0
 
 
 def expect_nothing_left(state: State, settings: dict[str, str]) -> None:

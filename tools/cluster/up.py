@@ -22,17 +22,20 @@ SOCKET_LIMIT = 107  # bytes of a socket's path, Linux
 
 
 def up(state: State, with_kueue: bool = False) -> None:
-    """Start a cluster, or what has died of one. One that never came up is cleared away first. Raises ClusterError."""
+    """Start a cluster, or what has died of one. One that never came up, or of which nothing lives, is cleared away first.
+
+    Raises ClusterError.
+    """
     if os.geteuid() != 0:
         raise ClusterError("the test cluster needs root: it makes network namespaces, mounts and cgroups")
     if len(str(state.containerd(1))) > SOCKET_LIMIT:
         raise ClusterError(f"{state.folder}: too long a path for a socket; set HALOPS_TEST_CLUSTER to a shorter one")
     with lock(state.folder / "lock"):
-        if is_up(state):
+        if is_up(state) and components.alive(state):
             _complete(state)
         else:
             if remains(state):
-                say("it is half up: starting afresh")
+                say("it is half up, or died as a whole: starting afresh")
                 clean(state)
             build()
             _start(state)
