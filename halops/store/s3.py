@@ -27,6 +27,8 @@ from halops.store.s3_errors import ABSENT, code_of, translated
 from halops.store.s3_upload import METADATA, Upload
 
 CHECKSUM_SETTING = "AWS_REQUEST_CHECKSUM_CALCULATION"
+OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+UNCONDITIONAL = ("NotImplemented", "501")  # a server without conditional writes
 BROKEN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
@@ -43,22 +45,54 @@ class S3Store:
         self._lock = threading.Lock()
 
     def read(self, key: str) -> bytes | None:
-        """The whole object, or None."""
+        """The whole object, or None. Raises IntegrityError if it isn't what was noted with it."""
+        return self._read(key)[0]
+
+    def _read(self, key: str) -> tuple[bytes | None, str]:
+        """The whole object with its ETag."""
         with translated(self._where(key)):
             try:
-                body: bytes = self.client.get_object(**self._target(key), ChecksumMode="ENABLED")["Body"].read()
-                return body
+                answer = self.client.get_object(**self._target(key))
+                body: bytes = answer["Body"].read()
             except ClientError as error:
                 if code_of(error) in ABSENT:
-                    return None
+                    return None, ""
                 raise
+        noted = answer.get("Metadata", {}).get(METADATA)
+        if noted and hashlib.sha256(body).hexdigest() != noted:
+            raise IntegrityError(
+                "a stored object does not match its digest", where=self._where(key), remedy="run the same command again"
+            )
+        return body, answer["ETag"]
 
     def write(self, key: str, data: bytes) -> None:
         """Put a small object; S3 replaces atomically."""
+        with translated(self._where(key)):
+            self._put(key, data)
+
+    def exchange(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """A conditional write, by the ETag of what is there."""
+        found, tag = self._read(key)
+        if found != old:
+            return found == new  # ours, written by a request whose answer got lost
+        condition = {"IfNoneMatch": "*"} if old is None else {"IfMatch": tag}
+        with translated(self._where(key)):
+            try:
+                self._put(key, new, **condition)
+            except ClientError as error:
+                if code_of(error) in UNCONDITIONAL:
+                    self._put(key, new)
+                elif code_of(error) not in OVERTAKEN:
+                    raise
+                else:
+                    return self._read(key)[0] == new
+        return True
+
+    def _put(self, key: str, data: bytes, **condition: str) -> None:
         digest = hashlib.sha256(data)
         checksum = {"ChecksumSHA256": base64.b64encode(digest.digest()).decode()} if self._checksums else {}
-        with translated(self._where(key)):
-            self.client.put_object(**self._target(key), Body=data, Metadata={METADATA: digest.hexdigest()}, **checksum)
+        more = {"Metadata": {METADATA: digest.hexdigest()}, **checksum, **condition}
+        self.client.put_object(**self._target(key), Body=data, **more)
 
     def upload(self, path: Path, key: str, sha256: str, on_bytes: OnBytes | None = None) -> None:
         """Store a file, then compare the stored object's size and checksum with what was sent."""
