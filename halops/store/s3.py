@@ -23,6 +23,7 @@ from halops.disk import OnBytes, new_file
 from halops.errors import IntegrityError, StoreUnavailable
 from halops.store.keys import below, kept, safe_path
 from halops.store.s3_client import BLOCK, CHECK_SECONDS, TRIES, make_client, transfer_config
+from halops.store.s3_delete import abort_uploads, delete_objects
 from halops.store.s3_errors import ABSENT, code_of, translated
 from halops.store.s3_upload import METADATA, Upload
 
@@ -180,34 +181,17 @@ class S3Store:
     def delete(self, prefix: str, keep: Collection[str] = ()) -> None:
         """Remove `prefix`, everything below it and unfinished uploads there, but nothing below one of `keep`."""
         safe_path(prefix)
-        doomed = [key for key in self._keys(prefix) if not kept(key, keep)]
-        with translated(self._where(prefix)):
-            for start in range(0, len(doomed), 1000):
-                objects = [{"Key": self._full(key)} for key in doomed[start : start + 1000]]
-                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
-                if errors := answer.get("Errors"):
-                    raise StoreUnavailable(
-                        f"can't delete an object: {errors[0].get('Message') or errors[0].get('Code')}",
-                        where=self._where(errors[0].get("Key", prefix)), remedy="grant s3:DeleteObject",
-                    )  # fmt: skip
-            self._abort_uploads(prefix, keep)
-
-    def _abort_uploads(self, prefix: str, keep: Collection[str]) -> None:
-        """Free what killed uploads left. They are invisible, but they are paid for."""
+        doomed = [self._full(key) for key in self._keys(prefix) if not kept(key, keep)]
         skip = len(self._full("x")) - 1
-        try:
-            pages = self.client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.bucket, Prefix=self._full(prefix)
-            )
-            for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
-                key = upload["Key"][skip:]
-                if below(key, prefix) and not kept(key, keep):
-                    self.client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
-        except ClientError as error:
-            if code_of(error) not in ("AccessDenied", "NotImplemented", "NoSuchUpload", "MethodNotAllowed"):
-                raise
+        with translated(self._where(prefix)):
+            if refused := delete_objects(self.client, self.bucket, doomed):
+                raise StoreUnavailable(
+                    f"can't delete an object: {refused}", where=self._where(prefix), remedy="grant s3:DeleteObject"
+                )
+            abort_uploads(
+                self.client, self.bucket, self._full(prefix),
+                lambda key: below(key[skip:], prefix) and not kept(key[skip:], keep),
+            )  # fmt: skip
 
     def check(self) -> None:
         """Write, read and remove a small object, without retries. Raises StoreUnavailable."""
