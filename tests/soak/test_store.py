@@ -107,6 +107,7 @@ def through(endpoint: str, server: S3Server, prefix: str) -> S3Store:
 
 def read_back(store: Store, dest: Path, refused: Counter[str]) -> None:
     """Manifest and files, tried until they come."""
+    said = "no manifest"
     for _ in range(TRIES):
         try:
             manifest = read_manifest(store, "merge")
@@ -115,7 +116,8 @@ def read_back(store: Store, dest: Path, refused: Counter[str]) -> None:
                 return
         except HalopsError as error:
             refused[type(error).__name__] += 1
-    pytest.fail(f"nothing came back in {TRIES} tries")
+            said = str(error)
+    pytest.fail(f"nothing came back in {TRIES} tries: {said}")
 
 
 def test_two_writers_of_one_stage_leave_a_whole_one(s3_http: S3Server, tmp_path: Path) -> None:
