@@ -1,6 +1,6 @@
 # preStop: SIGTERM would cut answers short, so wait until nobody is served. usage: drain.sh SETTLE_SECONDS TIMEOUT_SECONDS
 set -uo pipefail
-. /opt/halops/http.sh
+. "${BASH_SOURCE%/*}/http.sh"
 
 # Connections from clients, by the kernel's table: state 01 is ESTABLISHED.
 connections() {

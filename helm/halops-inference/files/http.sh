@@ -1,5 +1,5 @@
 # HTTP for the probes by bash alone: the image has no curl, and needs none. To be sourced.
-host=${HALOPS_HOST:-127.0.0.1} port=${HALOPS_PORT:-8080} keys=/etc/halops/keys/keys
+host=${HALOPS_HOST:-127.0.0.1} port=${HALOPS_PORT:-8080} keys=${HALOPS_KEYS:-/etc/halops/keys/keys} log=${HALOPS_LOG:-/run/halops/server.log}
 
 # The first API key; nothing where none is asked for.
 key() {

@@ -1,6 +1,6 @@
 # `helm test`: as a client, through the Service. Without a key 401, with it an answer.
 set -uo pipefail
-. /opt/halops/http.sh
+. "${BASH_SOURCE%/*}/http.sh"
 
 secret=$(key)
 if [[ -n $secret ]]; then

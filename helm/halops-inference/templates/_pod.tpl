@@ -4,8 +4,8 @@ metadata:
     {{- with .Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-    {{- include "halops.labels" . | nindent 4 }}
-    app.kubernetes.io/component: server
+    {{- /* Not the chart's version: a new one alone is no reason to load a model again. */}}
+    {{- include "halops.selector" . | nindent 4 }}
     halops.dev/track: {{ include "halops.track" . }}
   annotations:
     # A change of the scripts is a new pod: its probes would otherwise be those of neither version.
@@ -35,13 +35,15 @@ spec:
     - name: {{ . }}
     {{- end }}
   {{- end }}
-  {{- include "halops.placement" . | nindent 2 }}
+  {{- with include "halops.placement" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with include "halops.initContainers" . | trim }}
   initContainers: {{- . | nindent 4 }}
   {{- end }}
   containers: {{- include "halops.container" . | nindent 4 }}
   volumes:
-    {{- include "halops.modelVolumes" . | nindent 4 }}
+    {{- include "halops.modelVolumes" . | trim | nindent 4 }}
     - name: scripts
       configMap: {name: {{ include "halops.name" . }}-scripts}
     - name: tmp
@@ -67,7 +69,7 @@ spec:
   image: {{ .Values.image }}
   imagePullPolicy: {{ .Values.imagePullPolicy }}
   command: {{- toYaml .Values.server.command | nindent 4 }}
-  args: {{- include "halops.args" . | nindent 4 }}
+  args: {{- include "halops.args" . | trim | nindent 4 }}
   ports:
     - {name: http, containerPort: 8080, protocol: TCP}
   env:
@@ -103,7 +105,7 @@ spec:
     preStop:
       exec: {command: [bash, /opt/halops/drain.sh, "{{ int .Values.drain.settleSeconds }}", "{{ int .Values.drain.timeoutSeconds }}"]}
   volumeMounts:
-    {{- include "halops.modelMounts" . | nindent 4 }}
+    {{- include "halops.modelMounts" . | trim | nindent 4 }}
     - {name: scripts, mountPath: /opt/halops, readOnly: true}
     - {name: tmp, mountPath: /tmp}
     - {name: run, mountPath: /run/halops}
