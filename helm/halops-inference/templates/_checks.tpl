@@ -18,7 +18,7 @@
 {{- if and $v.auth.secret $v.auth.disabled -}}
 {{- fail "auth.secret and auth.disabled exclude each other" -}}
 {{- end -}}
-{{- if and (or (has $v.server.cacheTypeV (list "f32" "f16" "bf16") | not)) (not $v.server.flashAttn) -}}
+{{- if and (not (has $v.server.cacheTypeV (list "f32" "f16" "bf16"))) (not $v.server.flashAttn) -}}
 {{- fail (printf "server.cacheTypeV %s needs server.flashAttn" $v.server.cacheTypeV) -}}
 {{- end -}}
 {{- if and $v.metrics.serviceMonitor $v.auth.secret (not $v.metrics.secret) -}}
