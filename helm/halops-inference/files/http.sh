@@ -12,13 +12,13 @@ key() {
 
 # request KEY METHOD PATH [BODY]: sets `status` (000 where nobody listens) and `body`.
 request() {
-  local LC_ALL=C line  # lengths are in bytes
+  local LC_ALL=C line text=${4:-} # lengths are in bytes
   status=000 body=
   exec 3<>"/dev/tcp/$host/$port" || return 0
   {
     printf '%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n' "$2" "$3" "$host"
     [[ -z $1 ]] || printf 'Authorization: Bearer %s\r\n' "$1"
-    printf 'Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' "${#4}" "${4:-}"
+    printf 'Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' "${#text}" "$text"
   } >&3
   read -r _ status _ <&3 || status=000
   while IFS= read -r line <&3 && [[ $line != $'\r' ]]; do :; done

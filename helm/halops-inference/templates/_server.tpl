@@ -7,10 +7,10 @@
   "--host" "0.0.0.0"
   "--port" "8080"
   "--ctx-size" (mul $s.ctxSize $s.parallel)
-  "--parallel" $s.parallel
-  "--threads" $s.threads
-  "--batch-size" $s.batchSize
-  "--ubatch-size" $s.ubatchSize
+  "--parallel" (int $s.parallel)
+  "--threads" (int $s.threads)
+  "--batch-size" (int $s.batchSize)
+  "--ubatch-size" (int $s.ubatchSize)
   "--cache-type-k" $s.cacheTypeK
   "--cache-type-v" $s.cacheTypeV
   "--flash-attn" (ternary "on" "off" $s.flashAttn)
@@ -25,7 +25,7 @@
 {{- end -}}
 {{- if .Values.gpu.count -}}
 {{- /* At this level it says how many layers went to the GPU; no level below 5 logs what users write. */ -}}
-{{- $args = concat $args (list "--n-gpu-layers" .Values.gpu.layers "--verbosity" "4") -}}
+{{- $args = concat $args (list "--n-gpu-layers" (int .Values.gpu.layers) "--verbosity" "4") -}}
 {{- else -}}
 {{- $args = concat $args (list "--n-gpu-layers" "0" "--device" "none") -}}
 {{- end -}}
