@@ -44,7 +44,9 @@ def template(values: Object, *files: Path, release: str = "ops") -> subprocess.C
     words = [tool(), "template", release, str(CHART), "--namespace", "halops"]
     words += [word for file in files for word in ("--values", str(file))]
     text = json.dumps(merged(GIVEN, values))
-    return subprocess.run([*words, "--values", "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [*words, "--values", "-"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def rendered(values: Object, *files: Path) -> list[Object]:

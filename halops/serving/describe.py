@@ -20,7 +20,9 @@ from halops.llamacpp.gguf_file import TOKENS, read_metadata
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m halops.serving.describe", description=(__doc__ or "").split(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m halops.serving.describe", description=(__doc__ or "").split(":")[0]
+    )
     parser.add_argument("file", type=Path, help="a GGUF file")
     try:
         print(yaml.safe_dump({"model": describe(parser.parse_args(argv).file)}, sort_keys=False), end="")

@@ -19,11 +19,11 @@ busy() {
 }
 
 sleep "$1"  # until Services and gateways send new requests elsewhere
-quiet=0 until=$((SECONDS + $2))
+until=$((SECONDS + $2)) worked=$SECONDS
 # A client may keep its connection for the next request, which must find us here: llama-server closes one after 5 s without.
-# One that is open and never asks anything (quiet for 10 s) is not waited for.
-while ((SECONDS < until && quiet < 10)) && (($(connections) > 0)); do
-  if busy; then quiet=0; else ((quiet++)); fi
+# One that is open and asks nothing for 10 s is not waited for.
+while ((SECONDS < until && SECONDS - worked < 10)) && (($(connections) > 0)); do
+  ! busy || worked=$SECONDS
   sleep 1
 done
 exit 0

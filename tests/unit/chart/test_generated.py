@@ -39,7 +39,9 @@ def test_the_suites_pass_and_leave_no_template_out() -> None:
     done = subprocess.run([tool("helm-unittest"), str(CHART)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
     suites = "".join(path.read_text() for path in (CHART / "tests").glob("*_test.yaml"))
-    templates = [str(path.relative_to(CHART)) for path in (CHART / "templates").rglob("*") if path.suffix in (".yaml", ".txt")]
+    templates = [
+        str(path.relative_to(CHART)) for path in (CHART / "templates").rglob("*") if path.suffix in (".yaml", ".txt")
+    ]
     assert len(templates) > 10
     assert [name for name in templates if name not in suites] == []
 
