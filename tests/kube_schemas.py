@@ -1,4 +1,4 @@
-"""Strict validation of manifests against the OpenAPI schemas of Kubernetes and the custom kinds: unknown fields are errors.
+"""Strict validation of manifests against the OpenAPI schemas of Kubernetes and custom kinds: unknown fields are errors.
 
 The schemas are those of tools/kube_schemas.sh, which fetches them once into the user's cache.
 """
