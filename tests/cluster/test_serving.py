@@ -1,0 +1,199 @@
+"""The inference chart on a real cluster: admitted, answering, drained, refused, cached, upgraded."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.handle import ROOT, Cluster
+from tests.cluster.serving import CLIENT, KEY, Serving, local_claim, question, request, serving, until
+from tests.helm import CHART
+
+pytestmark = pytest.mark.slow
+
+FIRST = ROOT / "tests" / "cluster" / "halops-inference-0.1.0.tgz"  # the chart's first form
+
+
+@pytest.fixture(scope="module")
+def gguf(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a GGUF."""
+    from halops.llamacpp.convert import Converter, base_gguf
+    from halops.llamacpp.toolchain import find
+
+    return base_gguf(
+        Path(model.removeprefix("file://")), "tests-tiny", Converter(find(), tmp_path_factory.mktemp("log") / "log")
+    )
+
+
+@pytest.fixture(scope="module")
+def place(cluster: Cluster, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A namespace with a release `ops`, its cache on a claim, and two clients' pods."""
+    folder = tmp_path_factory.mktemp("serving")
+    for parent in (folder, *folder.parents[:3]):
+        parent.chmod(0o755)  # the claim's folder is in here, and pods aren't root
+    with serving(cluster, folder, gguf) as made:
+        local_claim(made, "models")
+        print(made.install("ops", cache={"claim": "models"}))
+        made.client("friend", **CLIENT)
+        made.client("stranger")
+        yield made
+
+
+def test_helm_test_is_content(place: Serving) -> None:
+    said = place.helm("test", "ops", "--logs")
+    assert "without a key: 401" in said
+    assert "with the key: 200" in said
+
+
+def test_callers_by_label_and_key(place: Serving) -> None:
+    host = f"ops.{place.namespace}.svc"
+    answer = place.ask("friend", host, question())
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert json.loads(answer.partition("\r\n\r\n")[2])["usage"]["completion_tokens"] > 0
+    assert place.ask("friend", host, question(), key="wrong").startswith("HTTP/1.1 401 ")
+    stranger = request(host, question(), KEY).replace("nc -w 120", "nc -w 4")
+    done = place.kubectl("exec", "stranger", "--", "sh", "-c", stranger, check=False)
+    assert "HTTP" not in done
+
+
+def test_no_user_text_is_in_the_log(place: Serving) -> None:
+    body = question()
+    body["messages"][0]["content"] = "a-word-of-mine"
+    assert place.ask("friend", "ops", body).startswith("HTTP/1.1 200 ")
+    assert "a-word-of-mine" not in place.kubectl("logs", place.pod("ops"), "-c", "server")
+
+
+def test_what_rules_and_dashboard_ask_for_is_measured(place: Serving) -> None:
+    script = '. /opt/halops/http.sh; request "$(key)" GET /metrics; echo "$status"; echo "$body"'
+    said = place.kubectl("exec", place.pod("ops"), "-c", "server", "--", "bash", "-c", script)
+    assert said.startswith("200")
+    measured = set(re.findall(r"^(llamacpp:\w+) ", said, re.MULTILINE))
+    files = [
+        CHART / "files" / "dashboard.json",
+        *(CHART / "templates").glob("*.yaml"),
+        CHART / "templates" / "_metrics.tpl",
+    ]
+    asked = {name for path in files for name in re.findall(r"llamacpp:\w+", path.read_text())}
+    assert len(asked) > 5
+    assert asked - measured == set()
+
+
+def test_a_restarted_pod_fetches_nothing(place: Serving) -> None:
+    """Not even if the store has lost the model."""
+    before = place.pod("ops")
+    assert place.cluster.store
+    path = place.cluster.store.path(f"{place.namespace}/model.gguf")
+    kept = path.rename(path.with_suffix(".kept"))
+    try:
+        place.kubectl("delete", "pod", before)
+        after = place.ready("ops")
+        assert after != before
+        assert "\n0 bytes fetched for s3://" in f"\n{place.kubectl('logs', after, '-c', 'fetch')}"
+    finally:
+        kept.rename(path)
+
+
+def test_a_drain_lets_an_answer_end(place: Serving) -> None:
+    """The pod is deleted in the middle of a stream of 3,000 tokens."""
+    words = [
+        *place.cluster.prefix,
+        place.cluster.kubectl_path,
+        "-n",
+        place.namespace,
+        "exec",
+        "friend",
+        "--",
+        "sh",
+        "-c",
+    ]
+    body = question(3000, stream=True, ignore_eos=True)
+    client = subprocess.Popen(
+        [*words, request("ops", body, KEY)], env=place.cluster.environment, stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout
+    lines: list[str] = []
+    while sum(line.startswith("data: ") for line in lines) < 20:
+        lines.append(client.stdout.readline())
+        assert lines[-1] or client.poll() is None, lines
+    pod = place.pod("ops")
+    place.kubectl("delete", "pod", pod, "--wait=false")
+    lines += client.stdout.readlines()
+    assert client.wait(30) == 0
+    assert "data: [DONE]\n" in [line.replace("\r", "") for line in lines]
+    assert sum(line.startswith("data: ") for line in lines) > 2900
+    place.kubectl("wait", "--for=delete", f"pod/{pod}", "--timeout=60s")  # and not the whole grace period
+    place.ready("ops")
+
+
+def test_the_service_is_switched_to_another_release(place: Serving) -> None:
+    """Blue and green: by value, and back."""
+    place.install("next", cache={"claim": "models"})
+    for track, release in (("next", "next"), ("", "ops")):
+        place.install("ops", cache={"claim": "models"}, service={"track": track})
+        wanted = {pod["status"]["podIP"] for pod in place.pods(release)}
+        until(lambda wanted=wanted: endpoints(place, "ops") == wanted)
+        assert place.ask("friend", "ops", question()).startswith("HTTP/1.1 200 ")
+    place.helm("uninstall", "next")
+
+
+def endpoints(place: Serving, service: str) -> set[str]:
+    text = place.kubectl("get", "endpointslices", "-l", f"kubernetes.io/service-name={service}", "-o", "json")
+    found = [item for piece in json.loads(text)["items"] for item in piece["endpoints"] or []]
+    return {address for item in found if item["conditions"]["ready"] for address in item["addresses"]}
+
+
+def test_other_bytes_never_serve(place: Serving) -> None:
+    wrong = "0" * 64
+    place.install("wrong", wait=False, model={"sha256": wrong})
+    try:
+        state = until(lambda: ended(place, "wrong"))
+        assert state["exitCode"] == 43
+        assert f"don't match the digest {wrong}" in state["message"]
+        assert place.pods("wrong")[0]["status"]["phase"] == "Pending"
+    finally:
+        place.helm("uninstall", "wrong")
+
+
+def ended(place: Serving, release: str) -> Any:
+    """How the init container ended, once it has."""
+    for pod in place.pods(release):
+        for status in pod["status"].get("initContainerStatuses", []):
+            for state in (status["state"], status["lastState"]):
+                if "terminated" in state:
+                    return state["terminated"]
+    return None
+
+
+def test_missing_layers_are_said(place: Serving) -> None:
+    place.install("layers", wait=False, gpu={"expectedLayers": 3})
+    try:
+        said = "0 layers are on the GPU, 3 are expected"
+        until(lambda: said in place.kubectl("get", "events", "-o", "jsonpath={.items[*].message}"))
+        assert not place.pods("layers")[0]["status"]["containerStatuses"][0]["ready"]
+    finally:
+        place.helm("uninstall", "layers")
+
+
+def test_the_first_form_is_upgraded(place: Serving) -> None:
+    """The chart as it was first packaged, then the one of this tree."""
+    place.install("old", chart=FIRST, cache={"claim": "models"})
+    place.install("old", cache={"claim": "models"})
+    history = json.loads(place.helm("history", "old", "-o", "json"))
+    assert [item["status"] for item in history] == ["superseded", "deployed"]
+    assert place.ask("friend", "old", question()).startswith("HTTP/1.1 200 ")
+    place.helm("rollback", "old", "1", "--wait", "--timeout", "180s")
+    place.helm("uninstall", "old")
+
+
+def test_uninstalling_leaves_nothing(place: Serving) -> None:
+    """Last in this file."""
+    place.helm("uninstall", "ops", "--wait", "--timeout", "120s")
+    kinds = "deployments,replicasets,services,networkpolicies,poddisruptionbudgets,serviceaccounts"
+    left = place.kubectl("get", kinds, "-l", "app.kubernetes.io/name=halops-inference", "-o", "name")
+    assert left == ""
