@@ -16,6 +16,7 @@
   "--flash-attn" (ternary "on" "off" $s.flashAttn)
   (ternary "--cont-batching" "--no-cont-batching" $s.contBatching)
   (ternary "--cache-prompt" "--no-cache-prompt" $s.cachePrompt)
+  "--timeout" (int $s.timeoutSeconds)
   "--jinja" -}}
 {{- if ne $s.chatTemplate "model" -}}
 {{- $args = concat $args (list "--chat-template" $s.chatTemplate) -}}
