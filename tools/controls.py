@@ -165,7 +165,7 @@ CONTROLS = (
     Control(
         "an API key is asked for",
         "helm/halops-inference/templates/_checks.tpl",
-        'if and (not $v.auth.secret) (not $v.auth.disabled)',
+        "if and (not $v.auth.secret) (not $v.auth.disabled)",
         "if false",
         ("tests/unit/chart/test_generated.py",),
     ),

@@ -21,17 +21,6 @@ FIRST = ROOT / "tests" / "cluster" / "halops-inference-0.1.0.tgz"  # the chart's
 
 
 @pytest.fixture(scope="module")
-def gguf(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as a GGUF."""
-    from halops.llamacpp.convert import Converter, base_gguf
-    from halops.llamacpp.toolchain import find
-
-    return base_gguf(
-        Path(model.removeprefix("file://")), "tests-tiny", Converter(find(), tmp_path_factory.mktemp("log") / "log")
-    )
-
-
-@pytest.fixture(scope="module")
 def place(cluster: Cluster, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A namespace with a release `ops`, its cache on a claim, and two clients' pods."""
     folder = tmp_path_factory.mktemp("serving")
