@@ -28,7 +28,7 @@ flock 9
 work=$(mktemp -d "$folder/build.XXXXXX")
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 go=$("$(dirname "$0")/go.sh" "$go_needed" "$work/toolchain")
-export GOROOT='' GOTOOLCHAIN=local GOFLAGS= CGO_ENABLED=0
+export GOROOT='' GOTOOLCHAIN=local GOFLAGS='' CGO_ENABLED=0
 
 echo "helm: building $program $version (about two minutes)" >&2
 (cd "$work" && "$go" mod download -json "$module@$version") >"$work/answer.json" || { cat "$work/answer.json" >&2; exit 1; }

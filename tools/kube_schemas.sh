@@ -14,8 +14,11 @@ sigs.k8s.io/gateway-api v1.6.3 h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=
 github.com/kedacore/keda/v2 v2.21.0 h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps="
 # their definitions of custom resources, below the module
 definitions="
-config/components/crd/bases/kueue.x-k8s.io_{clusterqueues,localqueues,resourceflavors}.yaml
-example/prometheus-operator-crd/monitoring.coreos.com_{prometheusrules,servicemonitors}.yaml
+config/components/crd/bases/kueue.x-k8s.io_clusterqueues.yaml
+config/components/crd/bases/kueue.x-k8s.io_localqueues.yaml
+config/components/crd/bases/kueue.x-k8s.io_resourceflavors.yaml
+example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml
+example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml
 config/crd/standard/gateway.networking.k8s.io_httproutes.yaml
 config/crd/bases/keda.sh_scaledobjects.yaml"
 key=$(sha256sum "$0" | head -c 12) # other modules, or another way to keep them: another folder
@@ -59,7 +62,7 @@ print(answer["Dir"])' "$work/answer.json" "$sum")
     minor=${version#v}
     "${PYTHON:-python3}" -c "$slim" "$source/api/openapi-spec/swagger.json" "$folder/${minor%.*}.json.gz"
   else
-    for path in $(eval "echo $(echo $definitions)"); do # the braces
+    for path in $definitions; do
       [[ ! -f $source/$path ]] || gzip -9 -n -c "$source/$path" >"$folder/${path##*_}.gz"
     done
   fi

@@ -60,11 +60,20 @@
 
 {{/* Arguments that would open what this chart closes, or undo what it checks. */}}
 {{- define "halops.checks.closed" -}}
-{{- $never := list "--api-key" "--api-key-file" "--slots" "--slot-save-path" "--ui" "--webui" "--tools" "--agent" "-ag" "--props" "--mcp-servers-json" "--mcp-servers-config" "--ui-mcp-proxy" "--webui-mcp-proxy" "--cors-origins" "--media-path" "--path" "--cache-ram" "-cram" "--cache-idle-slots" "--fit" "-fit" "--host" "--port" "--model" "-m" "--models-dir" "--log-file" "--log-prompts-dir" "--lora" "--lora-scaled" "--api-prefix" "--ctx-size" "-c" "--parallel" "-np" "--n-gpu-layers" "-ngl" "--gpu-layers" "-lv" "--verbosity" "--log-verbosity" "-v" "--verbose" "--log-verbose" -}}
+{{- $opens := list
+  "--slots" "--slot-save-path" "--ui" "--webui" "--ui-mcp-proxy" "--webui-mcp-proxy" "--props" "--tools" "--agent" "-ag"
+  "--mcp-servers-json" "--mcp-servers-config" "--cors-origins" "--cors-credentials" "--media-path" "--path" "--models-dir"
+  "--cache-ram" "-cram" "--cache-idle-slots" "--log-prompts-dir" "--log-file" "-lv" "--verbosity" "--log-verbosity" "-v"
+  "--verbose" "--log-verbose" -}}
+{{- $own := list
+  "--api-key" "--api-key-file" "--host" "--port" "--api-prefix" "--model" "-m" "--lora" "--lora-scaled" "--ctx-size" "-c"
+  "--parallel" "-np" "--n-gpu-layers" "-ngl" "--gpu-layers" "--fit" "-fit" "--device" "-dev" -}}
 {{- range .Values.server.extraArgs -}}
 {{- $flag := splitList "=" . | first -}}
-{{- if has $flag $never -}}
-{{- fail (printf "server.extraArgs: %s is the chart's own, or opens what it closes" $flag) -}}
+{{- if has $flag $opens -}}
+{{- fail (printf "server.extraArgs: %s would open what this chart closes" $flag) -}}
+{{- else if has $flag $own -}}
+{{- fail (printf "server.extraArgs: %s has a value of its own: see the README" $flag) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from halops.llamacpp.server import server_argv
 from halops.llamacpp.toolchain import Toolchain
 from halops.sections import Serving
-from tests.helm import rendered, server_of
+from tests.helm import CHART, rendered, server_of
 
 # Where a pod differs from a laptop, or the chart says what the other leaves to llama-server's default.
 OWN = {"--model", "--alias", "--host", "--port", "--api-key-file", "--log-file", "--verbosity", "--metrics", "--device",
@@ -58,3 +59,13 @@ def test_what_the_chart_adds_is_llama_servers_default(llama_cpp: Toolchain) -> N
     for flag in ("--batch-size", "--ubatch-size", "--cache-type-k", "--cache-type-v"):
         after = text[text.index(f"{flag} ") :]
         assert f"(default: {pod[flag]})" in after[:400], flag
+
+
+def test_the_refused_arguments_are_real_ones(llama_cpp: Toolchain) -> None:
+    """A flag that was renamed would slip through."""
+    text = subprocess.run([llama_cpp.server, "--help"], capture_output=True, text=True, check=True).stdout
+    checks = (CHART / "templates" / "_checks.tpl").read_text()
+    refused = set(re.findall(r'"(--?[a-z-]+)"', checks))
+    assert len(refused) > 40
+    words = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text))
+    assert refused - words == set()
