@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.handle import ROOT, Cluster
-from tests.cluster.serving import CLIENT, KEY, Serving, local_claim, question, request, serving, until
+from tests.cluster.serving import CLIENT, KEY, Serving, local_claim, put_object, question, request, serving, until
 from tests.helm import CHART
 
 pytestmark = pytest.mark.slow
@@ -59,8 +60,7 @@ def test_no_user_text_is_in_the_log(place: Serving) -> None:
 
 
 def test_what_rules_and_dashboard_ask_for_is_measured(place: Serving) -> None:
-    script = '. /opt/halops/http.sh; request "$(key)" GET /metrics; echo "$status"; echo "$body"'
-    said = place.kubectl("exec", place.pod("ops"), "-c", "server", "--", "bash", "-c", script)
+    said = place.kubectl("exec", place.pod("ops"), "-c", "server", "--", "bash", "-c", in_pod("/metrics"))
     assert said.startswith("200")
     measured = set(re.findall(r"^(llamacpp:\w+) ", said, re.MULTILINE))
     files = [
@@ -71,6 +71,11 @@ def test_what_rules_and_dashboard_ask_for_is_measured(place: Serving) -> None:
     asked = {name for path in files for name in re.findall(r"llamacpp:\w+", path.read_text())}
     assert len(asked) > 5
     assert asked - measured == set()
+
+
+def in_pod(path: str) -> str:
+    """A bash command that prints the status of a GET, then the body."""
+    return f'. /opt/halops/http.sh; request "$(key)" GET {path}; echo "$status"; echo "$body"'
 
 
 def test_a_restarted_pod_fetches_nothing(place: Serving) -> None:
@@ -167,6 +172,37 @@ def test_missing_layers_are_said(place: Serving) -> None:
         assert not place.pods("layers")[0]["status"]["containerStatuses"][0]["ready"]
     finally:
         place.helm("uninstall", "layers")
+
+
+def test_a_lora_on_a_cached_base(place: Serving, model: str, tmp_path: Path) -> None:
+    """The fast path: the base is in the cache, and only the adapter's file is fetched."""
+    lora = adapter_gguf(Path(model.removeprefix("file://")), tmp_path)
+    put_object(place.cluster, lora, f"{place.namespace}/lora.gguf")
+    assert place.cluster.store
+    url = f"s3://{place.cluster.store.bucket}/{place.namespace}/lora.gguf"
+    digest = hashlib.sha256(lora.read_bytes()).hexdigest()
+    place.install("fast", cache={"claim": "models"}, adapter={"url": url, "sha256": digest})
+    try:
+        pod = place.pod("fast")
+        fetched = place.kubectl("logs", pod, "-c", "fetch").splitlines()
+        assert [line for line in fetched if "bytes fetched" in line] == [
+            f"0 bytes fetched for {place.model['url']}",
+            f"{lora.stat().st_size:,} bytes fetched for {url}",
+        ]
+        said = place.kubectl("exec", pod, "-c", "server", "--", "bash", "-c", in_pod("/lora-adapters"))
+        assert json.loads(said.partition("\n")[2])[0]["path"] == f"/models/{digest}.gguf"
+    finally:
+        place.helm("uninstall", "fast")
+
+
+def adapter_gguf(base: Path, folder: Path) -> Path:
+    """A LoRA of the tiny model as a GGUF."""
+    from halops.llamacpp.convert import Converter
+    from halops.llamacpp.toolchain import find
+    from tests.tiny_models import tiny_adapter
+
+    Converter(find(), folder / "log").convert_lora(tiny_adapter(folder / "adapter"), base, folder / "lora.gguf")
+    return folder / "lora.gguf"
 
 
 def test_the_first_form_is_upgraded(place: Serving) -> None:
