@@ -16,7 +16,7 @@ import yaml
 
 from halops.serving.describe import describe
 from tests.cluster.handle import TESTS_LABEL, Cluster
-from tests.cluster.pods import ON_CPU_NODE, busybox, shell, start
+from tests.cluster.pods import ON_CPU_NODE, busybox, start
 from tests.helm import CHART, merged, tool
 
 KEY = "sk-tests-0123456789"
@@ -94,21 +94,22 @@ class Serving:
 
     def client(self, name: str, **labels: str) -> None:
         """A pod that can call, or can't."""
-        start(self.cluster, self.namespace, busybox(self.cluster, name, labels={"app": name, **labels}, **ON_CPU_NODE))
+        pod = busybox(self.cluster, name, labels={"app": name, **labels}, **ON_CPU_NODE)
+        pod["spec"]["containers"][0]["image"] = self.cluster.images["serve"]  # has bash, which speaks TCP
+        start(self.cluster, self.namespace, pod)
 
-    def ask(self, client: str, host: str, body: dict[str, Any], *, key: str = KEY, port: int = 80) -> str:
-        """The answer to a chat request from a client's pod, headers and all; empty where nobody could be reached."""
-        return shell(self.cluster, self.namespace, client, request(host, body, key, port), check=False)
+    def ask_words(self, client: str, host: str, body: dict[str, Any], key: str = KEY, seconds: int = 120) -> list[str]:
+        """kubectl's words for a chat request from a client's pod. It prints the answer, headers and all."""
+        text = json.dumps(body)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        # Both ways of the connection stay open: llama-server takes a client that has closed one for gone.
+        script = f'exec 3<>"/dev/tcp/{host}/80" && printf %s "$1" >&3 && cat <&3'
+        return ["exec", client, "--", "timeout", str(seconds), "bash", "-c", script, "ask", head + text]
 
-
-def request(host: str, body: dict[str, Any], key: str, port: int = 80) -> str:
-    """A shell command that sends a chat request. (busybox's wget crashes on names.)"""
-    text = json.dumps(body)
-    head = f"POST /v1/chat/completions HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n"
-    head += (
-        f"Authorization: Bearer {key}\\r\\nContent-Type: application/json\\r\\nContent-Length: {len(text)}\\r\\n\\r\\n"
-    )
-    return f"printf '{head}%s' '{text}' | nc -w 120 {host} {port}"
+    def ask(self, client: str, host: str, body: dict[str, Any], *, key: str = KEY, seconds: int = 120) -> str:
+        """The answer to a chat request from a client's pod; empty where nobody could be reached."""
+        return self.kubectl(*self.ask_words(client, host, body, key, seconds), check=False)
 
 
 def question(tokens: int = 8, **more: Any) -> dict[str, Any]:
