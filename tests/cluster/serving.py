@@ -101,8 +101,8 @@ class Serving:
     def ask_words(self, client: str, host: str, body: dict[str, Any], key: str = KEY, seconds: int = 120) -> list[str]:
         """kubectl's words for a chat request from a client's pod. It prints the answer, headers and all."""
         text = json.dumps(body)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+        head += f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
         # Both ways of the connection stay open: llama-server takes a client that has closed one for gone.
         script = f'exec 3<>"/dev/tcp/{host}/80" && printf %s "$1" >&3 && cat <&3'
         return ["exec", client, "--", "timeout", str(seconds), "bash", "-c", script, "ask", head + text]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.handle import ROOT, Cluster
-from tests.cluster.serving import CLIENT, KEY, Serving, local_claim, put_object, question, request, serving, until
+from tests.cluster.serving import CLIENT, Serving, local_claim, put_object, question, serving, until
 from tests.helm import CHART
 
 pytestmark = pytest.mark.slow
@@ -93,21 +93,9 @@ def test_a_restarted_pod_fetches_nothing(place: Serving) -> None:
 
 def test_a_drain_lets_an_answer_end(place: Serving) -> None:
     """The pod is deleted in the middle of a stream of 3,000 tokens."""
-    words = [
-        *place.cluster.prefix,
-        place.cluster.kubectl_path,
-        "-n",
-        place.namespace,
-        "exec",
-        "friend",
-        "--",
-        "sh",
-        "-c",
-    ]
-    body = question(3000, stream=True, ignore_eos=True)
-    client = subprocess.Popen(
-        [*words, request("ops", body, KEY)], env=place.cluster.environment, stdout=subprocess.PIPE, text=True
-    )
+    words = place.ask_words("friend", "ops", question(3000, stream=True, ignore_eos=True))
+    kubectl = [*place.cluster.prefix, place.cluster.kubectl_path, "-n", place.namespace]
+    client = subprocess.Popen([*kubectl, *words], env=place.cluster.environment, stdout=subprocess.PIPE, text=True)
     assert client.stdout
     lines: list[str] = []
     while sum(line.startswith("data: ") for line in lines) < 20:
