@@ -132,6 +132,7 @@ def serving(cluster: Cluster, folder: Path, gguf: Path) -> Iterator[Serving]:
     put_secret(made, KEYS_SECRET, {"api-keys": f"# of the tests\n{KEY}\n"})
     yield made
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+    cluster.kubectl("delete", "pv", "-l", f"halops.dev/tests={namespace}", "--wait=false")
 
 
 def put_object(cluster: Cluster, path: Path, key: str) -> None:
@@ -154,7 +155,7 @@ def local_claim(made: Serving, name: str) -> None:
     """A claim on a folder of the CPU node, as a node-local StorageClass would make it."""
     path = made.folder / name
     path.mkdir()
-    meta = {"name": f"{made.namespace}-{name}"}
+    meta = {"name": f"{made.namespace}-{name}", "labels": {"halops.dev/tests": made.namespace}}
     node = {"key": "halops.dev/test-node", "operator": "In", "values": ["cpu"]}
     terms = {"nodeSelectorTerms": [{"matchExpressions": [node]}]}
     common = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeMode": "Filesystem"}

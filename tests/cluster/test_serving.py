@@ -25,8 +25,6 @@ FIRST = ROOT / "tests" / "cluster" / "halops-inference-0.1.0.tgz"  # the chart's
 def place(cluster: Cluster, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A namespace with a release `ops`, its cache on a claim, and two clients' pods."""
     folder = tmp_path_factory.mktemp("serving")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(0o755)  # the claim's folder is in here, and pods aren't root
     with serving(cluster, folder, gguf) as made:
         local_claim(made, "models")
         print(made.install("ops", cache={"claim": "models"}))
