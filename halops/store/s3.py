@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+from botocore.exceptions import ClientError
 
 from halops.disk import OnBytes, new_file
 from halops.errors import IntegrityError, StoreUnavailable
 from halops.store.keys import below, kept, safe_path
-from halops.store.s3_client import BLOCK, CHECK_SECONDS, TRIES, make_client, transfer_config
+from halops.store.s3_client import CHECK_SECONDS, make_client
 from halops.store.s3_delete import abort_uploads, delete_objects
+from halops.store.s3_download import ranges
 from halops.store.s3_errors import ABSENT, code_of, translated
 from halops.store.s3_upload import METADATA, Upload
 
 CHECKSUM_SETTING = "AWS_REQUEST_CHECKSUM_CALCULATION"
 OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 UNCONDITIONAL = ("NotImplemented", "501")  # a server without conditional writes
-BROKEN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
 class S3Store:
@@ -118,16 +118,16 @@ class S3Store:
 
     def download(self, key: str, path: Path, sha256: str | None, size: int, on_bytes: OnBytes | None = None) -> str:
         """Fetch in parallel ranges, written and hashed in order."""
+        digest = hashlib.sha256()
         stored = self.size(key)
         if stored != size:
             what = "is missing" if stored is None else f"has {stored} bytes, not {size}"
             raise IntegrityError(f"a stored object {what}", where=self._where(key), remedy="have its stage run again")
         with translated(self._where(key), path), new_file(path) as stream:
-            writer = _Hashing(stream)
-            self.client.download_fileobj(
-                **self._target(key), Fileobj=writer, Callback=on_bytes, Config=transfer_config()
-            )
-            found = writer.digest.hexdigest()
+            for data in self._ranges(key, size, on_bytes):
+                digest.update(data)
+                stream.write(data)
+            found = digest.hexdigest()
             if sha256 and found != sha256:
                 raise IntegrityError(
                     "the stored object does not match its digest",
@@ -143,28 +143,19 @@ class S3Store:
 
     def digest(self, key: str, on_bytes: OnBytes | None = None) -> str | None:
         """SHA-256 of the stored bytes, read again; None if there is no such object."""
-        for attempt in range(1, TRIES + 1):
-            with translated(self._where(key)):
-                try:
-                    return self._digest(key, on_bytes)
-                except BROKEN:
-                    if attempt == TRIES:
-                        raise
-        raise AssertionError("unreachable")
-
-    def _digest(self, key: str, on_bytes: OnBytes | None) -> str | None:
-        digest = hashlib.sha256()
-        try:
-            body = self.client.get_object(**self._target(key))["Body"]
-        except ClientError as error:
-            if code_of(error) in ABSENT:
-                return None
-            raise
-        for block in body.iter_chunks(BLOCK):
-            digest.update(block)
-            if on_bytes:
-                on_bytes(len(block))
+        size, digest = self.size(key), hashlib.sha256()
+        if size is None:
+            return None
+        with translated(self._where(key)):
+            for data in self._ranges(key, size, on_bytes):
+                digest.update(data)
         return digest.hexdigest()
+
+    def _ranges(self, key: str, size: int, on_bytes: OnBytes | None) -> Iterator[bytes]:
+        for data in ranges(self.client, self._target(key), size):
+            yield data
+            if on_bytes:
+                on_bytes(len(data))
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below `prefix`, sorted."""
@@ -241,15 +232,3 @@ class S3Store:
         place = given or (self._client.meta.endpoint_url if self._client else "")
         path = "/".join(part for part in (self.bucket, self.prefix, key) if part)
         return f"s3://{path}" + (f" at {place}" if place else "")
-
-
-class _Hashing:
-    """A stream that can't seek, so that the transfer library writes to it in order."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return int(self._stream.write(data))

@@ -1,4 +1,4 @@
-"""The boto3 client: bounded waits, addresses that every S3 server understands, and how downloads are cut up."""
+"""The boto3 client: bounded waits, and addresses that every S3 server understands."""
 
 from __future__ import annotations
 
@@ -6,31 +6,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from halops import __version__
 from halops.errors import ConfigError
 from halops.store.s3_upload import WORKERS
 
-DOWNLOAD_PART_BYTES = 16 << 20  # parts that arrive early wait in memory: at most IN_MEMORY_PARTS of them a file
-IN_MEMORY_PARTS = 8
-BLOCK = 1 << 20
 CONNECT_SECONDS, READ_SECONDS, TRIES = 5, 60, 4
 CHECK_SECONDS = 10  # a store that says nothing for so long is not usable
-
-
-def transfer_config() -> TransferConfig:
-    """How a download is cut into ranges. "classic", because the CRT client ignores the endpoint and talks to AWS."""
-    config = TransferConfig(
-        multipart_threshold=DOWNLOAD_PART_BYTES,
-        multipart_chunksize=DOWNLOAD_PART_BYTES,
-        max_concurrency=WORKERS,
-        io_chunksize=BLOCK,
-        preferred_transfer_client="classic",
-    )
-    config.max_in_memory_download_chunks = IN_MEMORY_PARTS
-    return config
 
 
 def make_client(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 from halops.artifact import sha256_file
 from halops.disk import TEMPORARY
 from halops.errors import IntegrityError
+from halops.store import s3_download
 from halops.store.local import LocalStore
+from halops.store.table import open_store
+from tests.s3_server import S3Server
 
 from .conftest import Place
 
@@ -28,6 +32,19 @@ def test_a_file_comes_back_as_it_went(place: Place, blob: Blob, tmp_path: Path, 
     place.store.download("x/y/a", tmp_path / "back" / "a", sha256_file(source), size)
     assert (tmp_path / "back" / "a").read_bytes() == source.read_bytes()
     assert not list((tmp_path / "back").glob(TEMPORARY + "*"))
+
+
+def test_an_object_of_many_more_ranges_than_are_asked_for_at_once(
+    s3_http: S3Server, blob: Blob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """s3transfer waits for itself for ever here."""
+    monkeypatch.setattr(s3_download, "RANGE_BYTES", 50_000)
+    store = open_store(s3_http.uri(f"ranges-{uuid.uuid4().hex[:8]}"))
+    source, seen = blob("a", 60 * 50_000 + 1), []
+    store.upload(source, "a", sha256_file(source))
+    store.download("a", tmp_path / "back", sha256_file(source), 60 * 50_000 + 1, seen.append)
+    assert len(seen) == 61
+    assert store.digest("a") == sha256_file(source)
 
 
 def test_small_objects_are_replaced_whole(place: Place) -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import cluster, model, place
 from tests.cluster.handle import ROOT
 from tests.cluster.place import Place
+
+__all__ = ["cluster", "model", "place"]
 
 pytestmark = pytest.mark.slow
 
