@@ -7,7 +7,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast test-cluster check soak lock bench-merge bench-startup control cluster cluster-down clean
+.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-startup control cluster cluster-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,12 @@ help: ## List the targets
 
 setup: .venv/demo ## Make the virtual environment that the demo needs
 
-setup-test: .venv/dev ## Set up all that the tests need: tools, llama.cpp, versitygw, Chromium
+setup-test: .venv/dev ## Set up all that the tests need: tools, llama.cpp, versitygw, helm, Chromium
 	tools/chromium.sh
 	tools/versitygw.sh
 	tools/kustomize.sh
 	tools/kube_schemas.sh
+	for program in helm helm-unittest helm-docs helm-schema; do tools/helm.sh $$program || exit; done
 	$(BIN)/python -m halops.llamacpp build
 
 demo: .venv/demo ## Fine-tune, verify and serve a real small model, and show what it learned
@@ -62,6 +63,9 @@ check: .venv/dev ## Lint, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chart: ## Write the inference chart's schema and README from its values
+	cd helm/halops-inference && $$(../../tools/helm.sh helm-schema) && $$(../../tools/helm.sh helm-docs) --sort-values-order file
 
 cluster: .venv/demo ## Start the test cluster: a two-node Kubernetes in network namespaces, built on first use (root)
 	@$(BIN)/python -m tools.cluster up

@@ -1,4 +1,4 @@
-"""Strict validation of manifests against the OpenAPI schemas of Kubernetes and Kueue: unknown fields are errors.
+"""Strict validation of manifests against the OpenAPI schemas of Kubernetes and custom kinds: unknown fields are errors.
 
 The schemas are those of tools/kube_schemas.sh, which fetches them once into the user's cache.
 """
@@ -26,7 +26,7 @@ def validate(objects: Iterable[dict[str, Any]], minor: str) -> list[str]:
     """Every problem of these objects in a cluster of that minor, each as `Kind/name: path: what`.
 
     Args:
-        minor: one of MINORS. Kueue's kinds are checked against its own schemas, whichever minor it is.
+        minor: one of MINORS. Custom kinds (Kueue's, ...) have one schema, whichever minor it is.
     """
     return [problem for thing in objects for problem in _validate(thing, minor)]
 
@@ -60,11 +60,11 @@ def _validators(minor: str) -> dict[tuple[str, str], Draft7Validator]:
             version = f"{kind['group']}/{kind['version']}" if kind["group"] else kind["version"]
             root = {"allOf": [{"$ref": f"#/definitions/{name}"}], "definitions": definitions}
             found[version, kind["kind"]] = Draft7Validator(root)
-    return found | _kueue()
+    return found | _custom()
 
 
 @cache
-def _kueue() -> dict[tuple[str, str], Draft7Validator]:
+def _custom() -> dict[tuple[str, str], Draft7Validator]:
     found = {}
     for path in folder().glob("*.yaml.gz"):
         with gzip.open(path) as stream:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("halops", "tests", "bench", "data", "pyproject.toml", "k8s", "tools")
+COPIED = ("halops", "tests", "bench", "data", "pyproject.toml", "k8s", "helm", "tools")
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,55 @@ CONTROLS = (
         "if exit_code == TRANSIENT or exit_code in KILLED:",
         "if True:",
         ("tests/unit/kube", "tests/unit/backends"),
+    ),
+    Control(
+        "a model for serving is compared with its digest",
+        "halops/serving/fetch.py",
+        "if found != item.sha256:",
+        "if False:",
+        ("tests/unit/serving",),
+    ),
+    Control(
+        "a cached model is hashed before it is used",
+        "halops/serving/fetch.py",
+        "if _sha256(target) == item.sha256:",
+        "if True:",
+        ("tests/unit/serving",),
+    ),
+    Control(
+        "only GGUF files are served",
+        "halops/serving/fetch.py",
+        "        if stream.read(len(MAGIC)) == MAGIC:\n            return",
+        "        return",
+        ("tests/unit/serving",),
+    ),
+    Control(
+        "a pod counts as started only with its layers on the GPU",
+        "helm/halops-inference/files/startup.sh",
+        'if [[ $found != "$HALOPS_LAYERS" ]]; then',
+        "if false; then",
+        ("tests/unit/chart/test_scripts.py",),
+    ),
+    Control(
+        "a drain waits for clients",
+        "helm/halops-inference/files/drain.sh",
+        "! busy || worked=$SECONDS",
+        "worked=-100",
+        ("tests/unit/chart/test_scripts.py",),
+    ),
+    Control(
+        "a model that doesn't fit isn't rendered",
+        "helm/halops-inference/templates/_checks.tpl",
+        "if gt $m.needed $m.declared",
+        "if false",
+        ("tests/unit/chart/test_generated.py", "tests/unit/chart/test_memory.py"),
+    ),
+    Control(
+        "an API key is asked for",
+        "helm/halops-inference/templates/_checks.tpl",
+        "if and (not $v.auth.secret) (not $v.auth.disabled)",
+        "if false",
+        ("tests/unit/chart/test_generated.py",),
     ),
 )
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts the OpenAPI schemas of four Kubernetes minors and of Kueue into the user's cache, small and compressed, and prints
-# their folder. They come from the projects' own Go modules, by pinned checksums. Says nothing when they are there.
+# Puts the OpenAPI schemas of four Kubernetes minors, and of the other kinds that we make (Kueue, Prometheus Operator, Gateway
+# API, KEDA), into the user's cache, small and compressed, and prints their folder. They come from the projects' own Go modules, by pinned checksums. Says nothing when they are there.
 set -euo pipefail
 
 modules="
@@ -8,7 +8,19 @@ k8s.io/kubernetes v1.33.13 h1:bmH31xUdSzeA5vk0wZAK9MZp11mdLuzUSeKk0qN3hPQ=
 k8s.io/kubernetes v1.34.4 h1:Yy6R4QB8C9kJPp25GFqEvX5XQwY5qzKeqD0Xx6oAcmk=
 k8s.io/kubernetes v1.35.4 h1:o/8dBC/pHVpYoGV4OAIytAlNPZbdYVTXJHoYvXC4qzM=
 k8s.io/kubernetes v1.36.3 h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o=
-sigs.k8s.io/kueue v0.19.0 h1:5yCu85qsJhvUVVxE0Csw546DDBcRwUXpBEOmEFlws34="
+sigs.k8s.io/kueue v0.19.0 h1:5yCu85qsJhvUVVxE0Csw546DDBcRwUXpBEOmEFlws34=
+github.com/prometheus-operator/prometheus-operator v0.85.0 h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
+sigs.k8s.io/gateway-api v1.6.3 h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=
+github.com/kedacore/keda/v2 v2.21.0 h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps="
+# their definitions of custom resources, below the module
+definitions="
+config/components/crd/bases/kueue.x-k8s.io_clusterqueues.yaml
+config/components/crd/bases/kueue.x-k8s.io_localqueues.yaml
+config/components/crd/bases/kueue.x-k8s.io_resourceflavors.yaml
+example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml
+example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml
+config/crd/standard/gateway.networking.k8s.io_httproutes.yaml
+config/crd/bases/keda.sh_scaledobjects.yaml"
 key=$(sha256sum "$0" | head -c 12) # other modules, or another way to keep them: another folder
 cache=${HALOPS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/halops}
 folder=$cache/kube-schemas/$key
@@ -50,8 +62,8 @@ print(answer["Dir"])' "$work/answer.json" "$sum")
     minor=${version#v}
     "${PYTHON:-python3}" -c "$slim" "$source/api/openapi-spec/swagger.json" "$folder/${minor%.*}.json.gz"
   else
-    for kind in clusterqueues localqueues resourceflavors; do
-      gzip -9 -n -c "$source/config/components/crd/bases/kueue.x-k8s.io_$kind.yaml" >"$folder/$kind.yaml.gz"
+    for path in $definitions; do
+      [[ ! -f $source/$path ]] || gzip -9 -n -c "$source/$path" >"$folder/${path##*_}.gz"
     done
   fi
   chmod -R u+w "$work/mod" && rm -rf "$work/mod"

@@ -63,6 +63,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_model(tmp_path_factory.mktemp("tiny") / "model").as_uri()
 
 
+@pytest.fixture(scope="session")
+def gguf(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a GGUF file."""
+    from halops.llamacpp.convert import Converter, base_gguf
+    from halops.llamacpp.toolchain import find
+
+    converter = Converter(find(), tmp_path_factory.mktemp("tiny-gguf") / "log")
+    return base_gguf(Path(model.removeprefix("file://")), "tests-tiny", converter)
+
+
 @pytest.fixture
 def place(cluster: Cluster, model: str, tmp_path: Path) -> Iterator[Place]:
     """A namespace and a folder to submit the tiny profile from; gone afterwards."""

@@ -1,0 +1,1 @@
+"""What the inference chart runs and needs besides llama-server: fetching a model, describing one."""
