@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--wait", is_flag=True, help="Wait until it answers.")
 @click.option("--cpu", is_flag=True, help="On CPU nodes.")
 @click.option("--force", is_flag=True, help="Also a run that isn't verified.")
-@click.option("--values", "-f", "files", multiple=True, type=click.Path(path_type=Path, exists=True), help="More values.")
+@click.option(
+    "--values", "-f", "files", multiple=True, type=click.Path(path_type=Path, exists=True), help="More values."
+)
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="One value of the chart's.")
 @click.option("--dry-run", is_flag=True, help="Print the objects that would be made.")
 @release_options
