@@ -35,7 +35,7 @@ class Secrets(Frozen):
 
 
 class ServingSite(Frozen):
-    """Where models are served in the cluster: the release's name and namespace, the Secret with API keys, own values."""
+    """Where models are served: the release's name and namespace, the Secret with API keys, the chart's own values."""
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")] = "ops"
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "halops-serving"

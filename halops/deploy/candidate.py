@@ -31,7 +31,7 @@ def find_candidate(store: Store, run: str | None) -> Candidate:
     run_id = find_run(store, run)
     spec = load_spec(store, run_id)
     found = {step.stage: read_manifest(store, step.prefix) for step in make_plan(spec).steps}
-    manifests = {stage: manifest for stage, manifest in found.items() if manifest}
+    manifests: dict[str, Manifest] = {stage: manifest for stage, manifest in found.items() if manifest}
     if "convert" not in manifests:
         raise NotFoundError(
             f"run {run_id} has no GGUF file yet", remedy=f"`halops status {run_id}` says where it stands"

@@ -27,9 +27,11 @@ def release_endpoint(api: KubeApi, release: str, key: str | None = None) -> Iter
     Raises NotFoundError where no pod is ready, ConfigError where the Secret can't be read.
     """
     pod = ready_pod(api, release)
-    with forwarded(dialer(api.namespace, pod["metadata"]["name"], PORT)) as url:
-        with ChatClient(url, api_key=key or key_of(api, pod)) as client:
-            yield client
+    with (
+        forwarded(dialer(api.namespace, pod["metadata"]["name"], PORT)) as url,
+        ChatClient(url, api_key=key or key_of(api, pod)) as client,
+    ):
+        yield client
 
 
 def ready_pod(api: KubeApi, release: str) -> dict[str, Any]:

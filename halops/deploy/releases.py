@@ -1,6 +1,7 @@
 """Promotion and rollback, as steps on two releases: NAME, which clients call, and NAME-canary beside it.
 
-A promotion never has more pods than the two releases had: requests go to the canary's pods while NAME's own are replaced.
+A promotion never has more pods than the two releases had: requests go to the canary's pods while NAME's own are
+replaced.
 """
 
 from __future__ import annotations

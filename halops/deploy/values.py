@@ -1,4 +1,4 @@
-"""A run's values for the chart helm/halops-inference. Pure: what is said here can be read, kept and applied by GitOps."""
+"""A run's values for the chart helm/halops-inference. Pure: they can be read, kept, and applied by GitOps."""
 
 from __future__ import annotations
 
