@@ -26,12 +26,24 @@ def release_endpoint(api: KubeApi, release: str, key: str | None = None) -> Iter
 
     Raises NotFoundError where no pod is ready, ConfigError where the Secret can't be read.
     """
-    pod = ready_pod(api, release)
+    with pod_endpoint(api, ready_pod(api, release), key) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def pod_endpoint(api: KubeApi, pod: dict[str, Any], key: str | None = None) -> Iterator[ChatClient]:
+    """A client of one pod, by port-forward. Arguments and errors as for release_endpoint."""
     with (
         forwarded(dialer(api.namespace, pod["metadata"]["name"], PORT)) as url,
         ChatClient(url, api_key=key or key_of(api, pod)) as client,
     ):
         yield client
+
+
+def pod_of_run(api: KubeApi, run_id: str) -> dict[str, Any] | None:
+    """A ready pod that serves a run's model, if there is one."""
+    pods = [pod for pod in api.list("pods", labels=COMPONENT) if is_ready(pod)]
+    return next((pod for pod in pods if provenance_of(pod).get("run-id") == run_id), None)
 
 
 def ready_pod(api: KubeApi, release: str) -> dict[str, Any]:
