@@ -21,7 +21,9 @@ from tests.helm import tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
 
+NODES = {"ipBlock": {"cidr": "10.77.0.0/24"}}  # where a test itself asks from
 VALUES = {
+    "networkPolicy": {"callers": [{"podSelector": {"matchLabels": CLIENT}}, NODES]},
     "cache": {"size": "1Gi"},
     "nodeSelector": ON_CPU_NODE["nodeSelector"],
     "drain": {"settleSeconds": 3, "timeoutSeconds": 60},
@@ -96,7 +98,6 @@ def test_from_a_run_to_answers_and_from_one_model_to_the_next(
 
     address = serving.kubectl("get", "service", "ops", "-o", "jsonpath={.spec.clusterIP}")
     words = [*place.cluster.prefix, sys.executable, "-c", ASKING, f"http://{address}", KEY, str(tmp_path)]
-    serving.kubectl("delete", "networkpolicy", "--all")  # the asking comes from the node, which is no pod
     with subprocess.Popen(words) as asking:
         try:
             assert second in place.halops("promote").stdout
