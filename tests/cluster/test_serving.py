@@ -204,5 +204,5 @@ def test_uninstalling_leaves_nothing(place: Serving) -> None:
     """Last in this file."""
     place.helm("uninstall", "ops", "--wait", "--timeout", "120s")
     kinds = "deployments,replicasets,services,networkpolicies,poddisruptionbudgets,serviceaccounts"
-    left = place.kubectl("get", kinds, "-l", "app.kubernetes.io/name=halops-inference", "-o", "name")
-    assert left == ""
+    chosen = ["-l", "app.kubernetes.io/name=halops-inference", "-o", "name"]
+    until(lambda: place.kubectl("get", kinds, *chosen) == "")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cluster.handle import ROOT, Cluster
-from tests.cluster.serving import Serving, serving
+from tests.cluster.serving import KEYS_SECRET, S3_SECRET, Serving, serving
 from tests.helm import merged, tool
 
 pytestmark = pytest.mark.slow
@@ -32,12 +32,12 @@ def test_a_file_becomes_an_answer(cluster: Cluster, gguf: Path, tmp_path: Path) 
         prepare(made, gguf)
         setup, values, install, ask, *_ = blocks()
         write_values(made, yaml.safe_load(values))
-        script = "\n".join(["set -euo pipefail", setup, install, ask, "kill %1"])
+        script = "\n".join(["set -euo pipefail", setup, install, ask, "kill $!"])
         script = script.replace("serving\n", f"{made.namespace}\n").replace("-n serving ", f"-n {made.namespace} ")
         script = script.replace("namespace serving ", f"namespace {made.namespace} ")
         said = run(made, script)
         assert "with the key: 200" in said
-        answer = json.loads(said[said.index('{"choices"') :].splitlines()[0])
+        answer = json.loads(said[said.rindex('{"choices"') :].splitlines()[0])
         assert answer["choices"][0]["message"]["content"]
         assert answer["model"] == "ops"
 
@@ -49,13 +49,12 @@ def prepare(made: Serving, gguf: Path) -> None:
     (made.folder / "helm").symlink_to(ROOT / "helm")
     keys = "".join(f"{name}={value}\n" for name, value in made.cluster.store.keys.items())
     (made.folder / "keys.env").write_text(keys)
+    made.kubectl("delete", "secret", S3_SECRET, KEYS_SECRET)
     programs = made.folder / "bin"
     programs.mkdir()
     shims = {
         "helm": f'exec {tool()} "$@"',
-        # The namespace and the Secret for S3 are there already.
-        "kubectl": f'[[ "$*" != *"create namespace"* && "$*" != *"generic halops-s3"* ]] || exit 0\n'
-        f'exec {made.cluster.kubectl_path} "$@"',
+        "kubectl": f'[[ "$*" != *"create namespace"* ]] || exit 0\nexec {made.cluster.kubectl_path} "$@"',
         "halops": "exit 0",  # the images are built and loaded
         "aws": "exit 0",  # the model is in the store
     }
