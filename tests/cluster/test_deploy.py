@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def ops(
     """A user's folder with a finished run, and a namespace to serve in."""
     place = finished[0]
     monkeypatch.setenv("PATH", f"{Path(tool()).parent}:{os.environ['PATH']}")
-    namespace = f"{place.namespace}-serving"
+    namespace = f"serve-{uuid.uuid4().hex[:8]}"
     cluster = place.cluster
     cluster.kubectl("create", "namespace", namespace)
     cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted", TESTS_LABEL)

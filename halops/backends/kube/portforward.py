@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 Dial = Callable[[], socket.socket]
 BLOCK = 1 << 16
@@ -49,12 +52,17 @@ def _accept(server: socket.socket, dial: Dial) -> None:
 
 
 def _join(caller: socket.socket, dial: Dial) -> None:
-    # whatever ends it, the caller sees a connection that ended
-    with caller, contextlib.suppress(Exception), dial() as pod:
-        back = threading.Thread(target=_pump, args=(pod, caller), daemon=True)
-        back.start()
-        _pump(caller, pod)
-        back.join()
+    with caller:
+        try:
+            pod = contextlib.closing(dial())
+        except Exception as error:  # of many kinds; the caller sees a connection that ended
+            log.warning("port-forward: %s", error)
+            return
+        with pod as other:
+            back = threading.Thread(target=_pump, args=(other, caller), daemon=True)
+            back.start()
+            _pump(caller, other)
+            back.join()
 
 
 def _pump(source: Any, target: Any) -> None:
