@@ -11,12 +11,16 @@ import torch
 from transformers import set_seed
 
 from halops.errors import DataError
+from halops.planner.settings import MemorySettings, settings_at
 from halops.stages.context import StageContext
 from halops.train import adapter, census, liger, model
-from halops.train.arguments import Rung, optimizer, rows_per_step
+from halops.train.arguments import optimizer, rows_per_step
+from halops.train.faults import Tried
+from halops.train.isolation import rows_stay_apart
 from halops.train.rows import Rows, read_rows
 from halops.train.world import ALONE, World
 
+CPU_TOKENS = 1024  # of a micro-batch: enough to fill the cores, and little memory
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "liger-kernel")
 
 
@@ -25,7 +29,8 @@ class Session:
     """`model` is the base under PEFT; `summary` becomes summary.json."""
 
     context: StageContext
-    rung: Rung
+    settings: MemorySettings
+    end_to_end: bool  # whether rows can lie end to end without seeing each other
     cuda: bool
     model: Any
     dtypes: model.Precision
@@ -42,15 +47,21 @@ class Session:
         return tensors
 
 
-def prepare(context: StageContext, rung: Rung, world: World = ALONE) -> Session:
+def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = None) -> Session:
     """Read the rows, load the base, put the adapter on; check what came out.
 
-    Raises ConfigError, DataError, ModelError, IntegrityError, HostError, StageError.
+    Args:
+        tried: is told the memory settings as soon as they are chosen.
+
+    Raises ConfigError, DataError, ModelError, IntegrityError, HostError, StageError, GpuMemoryError.
     """
     profile, base = context.spec.profile, context.inputs / "base"
     cuda = torch.cuda.is_available()
     config = model.read_config(base)
     train, heldout = _read_rows(context, config)
+    settings = choose(context, config, train, cuda)
+    if tried:
+        tried.settings = settings
     notes = _notes(context, cuda, world)
     patched = model.apply_liger(config, cuda)
     if cuda and not patched:
@@ -64,20 +75,35 @@ def prepare(context: StageContext, rung: Rung, world: World = ALONE) -> Session:
     dtypes = model.precision(profile, cuda)
     set_seed(profile.training.seed)  # the adapter's first weights are random
     adapted = adapter.add_adapter(loaded, profile.lora, found, dtypes.adapter, start if start.is_dir() else None)
+    end_to_end = rows_stay_apart(loaded)
+    if not end_to_end:
+        notes.append(f"warning: rows can't lie end to end in {type(loaded).__name__}; they are padded to one another")
     summary = {
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "dtypes": {name: name_of(dtype) for name, dtype in asdict(dtypes).items()},
         "liger": liger.check(loaded) if patched else {},
         "target_modules": found.mapping,
         "starting_adapter": start.is_dir(),
-        "rung": asdict(rung),
+        "memory": settings.model_dump() | {"rung": context.rung},
+        "end_to_end": end_to_end,
         "processes": world.size,
         "notes": notes,
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
-    session = Session(context, rung, cuda, adapted, dtypes, train, heldout, world, summary)
+    session = Session(context, settings, end_to_end, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session
+
+
+def choose(context: StageContext, config: Any, train: Rows, cuda: bool) -> MemorySettings:
+    """How this attempt spends memory: what was planned, as many rungs down as the attempt says."""
+    training, longest = context.spec.profile.training, max(train.lengths)
+    wanted = training.per_device_train_batch_size * training.max_seq_length if cuda else CPU_TOKENS
+    layers = config.num_hidden_layers
+    planned = MemorySettings(
+        token_budget=max(longest, wanted), checkpointed_layers=layers if training.gradient_checkpointing else 0
+    )
+    return settings_at(planned, longest, layers, context.rung)
 
 
 def _read_rows(context: StageContext, config: Any) -> tuple[Rows, Rows]:
