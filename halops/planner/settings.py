@@ -17,6 +17,7 @@ class MemorySettings(Frozen):
     offload_activations: bool = False  # what is kept waits in host memory
     embedding_on_host: bool = False
     dequantized_base: bool = False  # the 4-bit base also as it is computed with, instead of dequantizing each time
+    mlp_tokens: int = 4096  # most tokens that go through a layer's MLP at once
 
 
 def rungs(planned: MemorySettings, longest: int, layers: int) -> tuple[MemorySettings, ...]:

@@ -140,10 +140,10 @@ def _trainer(session: Session, watch: Watch, checkpoints: Checkpoints, export: A
     from halops.train.trainer import LoraTrainer
 
     context, training = session.context, session.context.spec.profile.training
+    checkpointing = session.settings.checkpointed_layers > 0 and not session.fused
     arguments = training_arguments(
-        context.spec.profile, context.scratch / "trainer", session.cuda, session.settings.checkpointed_layers > 0,
-        count=session.world.size,
-    )  # fmt: skip
+        context.spec.profile, context.scratch / "trainer", session.cuda, checkpointing, count=session.world.size
+    )
     session.summary["arguments"] = arguments | {"output_dir": ""}
     trainer = LoraTrainer(
         model=session.model,

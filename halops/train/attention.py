@@ -94,7 +94,7 @@ def forward(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The output, and what `backward` needs beside it."""
     if query.is_meta:
-        return torch.empty_like(query), (query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32),)
+        return query.new_empty(query.shape), (query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32),)
     if flash(query):
         out, sums, state, unused, _ = torch.ops.aten._flash_attention_forward(
             query, key, value, bounds, bounds, longest, longest, 0.0, True, False, scale=scale
@@ -117,13 +117,17 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients in query, key and value."""
     if query.is_meta:
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        # What flash attention makes beside its result: dq in fp32, dk and dv for every query head.
+        scratch = [query.new_empty(query.shape, dtype=dtype) for dtype in (torch.float32, query.dtype, query.dtype)]
+        made = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+        del scratch
+        return made
     if flash(query):
-        made: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
+        grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
             grad.contiguous(), query, key, value, out, kept[0], bounds, bounds, longest, longest, 0.0, True, kept[1],
             kept[2], scale=scale,
         )  # fmt: skip
-        return made
+        return grads
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
         again = _by_row(*leaves, _spans(bounds), scale)

@@ -96,7 +96,7 @@ def load_model(base: Path, config: Any, profile: Profile, cuda: bool) -> Any:
             dtype=precision(profile, cuda).weights,
             quantization_config=_quantization(profile, cuda),
             device_map={"": torch.cuda.current_device() if cuda else "cpu"},
-            attn_implementation=_attention(config, profile.training.max_seq_length),
+            attn_implementation=attention_for(config, profile.training.max_seq_length),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -140,7 +140,7 @@ def _quantization(profile: Profile, cuda: bool) -> Any:
     )
 
 
-def _attention(config: Any, longest: int) -> str:
+def attention_for(config: Any, longest: int) -> str:
     """Ours, by rows. transformers' own where a family caps its scores, which SDPA leaves out, or where a layer sees
     fewer tokens back than the longest row has."""
     if getattr(config, "attn_logit_softcapping", None):

@@ -11,16 +11,18 @@ import torch
 from transformers import set_seed
 
 from halops.errors import DataError
-from halops.planner.settings import MemorySettings, settings_at
+from halops.planner.settings import MemorySettings
 from halops.stages.context import StageContext
 from halops.train import adapter, census, liger, model
 from halops.train.arguments import optimizer, rows_per_step
 from halops.train.faults import Tried
+from halops.train.fused.install import install as fused
+from halops.train.host_embedding import move_embedding
 from halops.train.isolation import rows_stay_apart
 from halops.train.rows import Rows, read_rows
+from halops.train.spending import spending
 from halops.train.world import ALONE, World
 
-CPU_TOKENS = 1024  # of a micro-batch: enough to fill the cores, and little memory
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "liger-kernel")
 
 
@@ -31,6 +33,7 @@ class Session:
     context: StageContext
     settings: MemorySettings
     end_to_end: bool  # whether rows can lie end to end without seeing each other
+    fused: bool  # whether a decoder layer is one autograd function, with its own checkpointing
     cuda: bool
     model: Any
     dtypes: model.Precision
@@ -59,13 +62,16 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
     cuda = torch.cuda.is_available()
     config = model.read_config(base)
     train, heldout = _read_rows(context, config)
-    settings = choose(context, config, train, cuda)
+    spent = spending(context, config, train, cuda, world.size)
+    settings = spent.settings
     if tried:
         tried.settings = settings
     notes = _notes(context, cuda, world)
     patched = model.apply_liger(config, cuda)
     if cuda and not patched:
         notes.append(f"warning: Liger has no kernels for {config.model_type}; training goes on without them")
+    if spent.reason:
+        notes.append(f"layers are not fused: {spent.reason}")
     for note in notes:
         context.progress(note)
     context.progress("loading the base")
@@ -75,6 +81,8 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
     dtypes = model.precision(profile, cuda)
     set_seed(profile.training.seed)  # the adapter's first weights are random
     adapted = adapter.add_adapter(loaded, profile.lora, found, dtypes.adapter, start if start.is_dir() else None)
+    if settings.embedding_on_host:
+        move_embedding(loaded)
     end_to_end = rows_stay_apart(loaded)
     if not end_to_end:
         notes.append(f"warning: rows can't lie end to end in {type(loaded).__name__}; they are padded to one another")
@@ -84,26 +92,18 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
         "liger": liger.check(loaded) if patched else {},
         "target_modules": found.mapping,
         "starting_adapter": start.is_dir(),
-        "memory": settings.model_dump() | {"rung": context.rung},
+        "memory": settings.model_dump() | {"rung": context.rung, "predicted_bytes": spent.predicted},
+        "fused_layers": spent.fused,
         "end_to_end": end_to_end,
         "processes": world.size,
         "notes": notes,
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
-    session = Session(context, settings, end_to_end, cuda, adapted, dtypes, train, heldout, world, summary)
+    if spent.fused:
+        fused(adapted, settings.checkpointed_layers, settings.mlp_tokens, settings.dequantized_base)
+    session = Session(context, settings, end_to_end, spent.fused, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session
-
-
-def choose(context: StageContext, config: Any, train: Rows, cuda: bool) -> MemorySettings:
-    """How this attempt spends memory: what was planned, as many rungs down as the attempt says."""
-    training, longest = context.spec.profile.training, max(train.lengths)
-    wanted = training.per_device_train_batch_size * training.max_seq_length if cuda else CPU_TOKENS
-    layers = config.num_hidden_layers
-    planned = MemorySettings(
-        token_budget=max(longest, wanted), checkpointed_layers=layers if training.gradient_checkpointing else 0
-    )
-    return settings_at(planned, longest, layers, context.rung)
 
 
 def _read_rows(context: StageContext, config: Any) -> tuple[Rows, Rows]:

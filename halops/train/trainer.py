@@ -182,4 +182,4 @@ def activation_offload(model: Any) -> Any:
     """A context in which activations wait for the backward pass in host memory."""
     from trl.models.activation_offloading import get_act_offloading_ctx_manager
 
-    return get_act_offloading_ctx_manager(model, warn_if_no_head=False)
+    return get_act_offloading_ctx_manager(model, max_fwd_stash_size=2, warn_if_no_head=False)

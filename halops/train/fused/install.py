@@ -15,10 +15,13 @@ from halops.train.fused.projection import Group, Projection
 FAMILIES = ("llama", "mistral", "phi3", "qwen2")  # norm, attention, norm, SwiGLU; no norm or factor in between
 
 
-def unsupported(model: Any) -> str | None:
-    """Why a PEFT model's layers can't be fused, in words; None if they can."""
-    config = model.config
-    dtypes = {item.dtype for item in model.parameters() if item.requires_grad}
+def unsupported(config: Any, attention_name: str, weights: torch.dtype, adapter: torch.dtype) -> str | None:
+    """Why a family's layers can't be fused, in words; None if they can.
+
+    Args:
+        attention_name: as transformers knows it.
+        weights, adapter: dtypes of the unquantized weights and of the adapter.
+    """
     if config.model_type not in FAMILIES:
         return f"{config.model_type} has other layers"
     if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
@@ -27,11 +30,11 @@ def unsupported(model: Any) -> str | None:
         return "its output projection has a bias"
     if getattr(config, "attention_dropout", 0) or getattr(config, "resid_pdrop", 0):
         return "it has dropout of its own"
-    if config._attn_implementation != attention.NAME:
+    if attention_name != attention.NAME:
         return "its attention has a window"
     if _rotated(config) != _head_dim(config):
         return "it rotates a part of each head"
-    if len(dtypes) != 1 or dtypes != {model.get_output_embeddings().weight.dtype}:
+    if weights != adapter:
         return "its adapter is in another dtype than its weights"
     return None
 

@@ -12,7 +12,7 @@ from halops.train.fused.dequantize import dequantize
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.loss import chunked_loss
 
-T, H, I = 5, 24, 40
+T, H, INNER = 5, 24, 40
 
 
 def close(name: str, found: torch.Tensor, expected: torch.Tensor, bound: float = 2e-6) -> None:
@@ -48,9 +48,9 @@ def norms() -> None:
 
 
 def products() -> None:
-    matrix = torch.randn(T, 2 * I)
-    both_ways("swiglu", lambda a: swiglu.swiglu(a, torch.empty(T, I + 4, dtype=a.dtype)[:, :I]), matrix)
-    both_ways("swiglu_backward_", lambda g, a: swiglu.swiglu_backward_(g, a), torch.randn(T, I), matrix)
+    matrix = torch.randn(T, 2 * INNER)
+    both_ways("swiglu", lambda a: swiglu.swiglu(a, torch.empty(T, INNER + 4, dtype=a.dtype)[:, :INNER]), matrix)
+    both_ways("swiglu_backward_", lambda g, a: swiglu.swiglu_backward_(g, a), torch.randn(T, INNER), matrix)
 
 
 def rotations() -> None:
@@ -91,9 +91,7 @@ def losses() -> None:
     labels = torch.randint(0, 300, (1, 9))
     labels[0, 4] = -100
     for scale, softcap in ((1.0, None), (0.5, 3.0)):
-        found, expected = (
-            gradient(hidden, head, labels, scale, softcap, interpreted) for interpreted in (True, False)
-        )
+        found, expected = (gradient(hidden, head, labels, scale, softcap, interpreted) for interpreted in (True, False))
         close("loss", found[0], expected[0])
         close("loss's gradient", found[1], expected[1])
 

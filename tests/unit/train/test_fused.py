@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
+from halops.train import attention
 from halops.train.fused.install import install, unsupported
 from halops.train.packing import StepCollator
+from tests.unit.train.conftest import SMALL
 from tests.unit.train.test_packing import FAMILIES, adapted, gradients, relative, rows_of
 
 FUSED = ("qwen2", "llama", "mistral", "phi3")
@@ -24,7 +27,7 @@ def test_the_gradient_is_that_of_the_classic_step(
     model = adapted(tmp_path / "base", family, **FAMILIES[family])
     rows = rows_of(LENGTHS)
     loss, expected = gradients(model, [StepCollator(1, end_to_end=False)([row]) for row in rows])  # 1 x 8
-    assert unsupported(model) is None
+    assert unsupported(model.config, attention.NAME, torch.float32, torch.float32) is None
     install(model, checkpointed, mlp_tokens)
     again, found = gradients(model, [StepCollator(64)(rows)])
     assert again == pytest.approx(loss, rel=1e-5)
@@ -105,9 +108,9 @@ def test_a_resident_base_follows_the_adapter(tmp_path: Path) -> None:
 
 
 def test_nf4_weights_are_dequantized_as_bitsandbytes_does(tmp_path: Path) -> None:
+    from halops.sections import LINEARS
     from halops.train.adapter import add_adapter, targets
     from halops.train.model import load_model, read_config
-    from halops.sections import LINEARS
     from tests.unit.train.conftest import make_model, make_profile
 
     profile = make_profile(lora={"r": 4, "lora_dropout": 0}, quantization={"load_in_4bit": True})
@@ -123,8 +126,26 @@ def test_nf4_weights_are_dequantized_as_bitsandbytes_does(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("family", "says"), [("qwen3", "other layers"), ("gemma3_text", "other layers"), ("granite", "other layers")]
 )
-def test_other_families_are_left_alone(family: str, says: str, tmp_path: Path) -> None:
-    assert says in str(unsupported(adapted(tmp_path / "base", family, **FAMILIES[family])))
+def test_other_families_are_left_alone(family: str, says: str) -> None:
+    config = AutoConfig.for_model(family)
+    assert says in str(unsupported(config, attention.NAME, torch.float32, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "says"),
+    [
+        ("llama", {"hidden_act": "gelu"}, "SwiGLU"),
+        ("llama", {"attention_bias": True}, "bias"),
+        ("mistral", {"attention_dropout": 0.1}, "dropout"),
+        ("phi3", {"partial_rotary_factor": 0.5}, "rotates a part"),
+    ],
+)
+def test_what_the_fused_layers_do_not_compute_is_refused(family: str, changes: dict[str, Any], says: str) -> None:
+    config = AutoConfig.for_model(family, **SMALL | changes)
+    assert says in str(unsupported(config, attention.NAME, torch.float32, torch.float32))
+    assert "window" in str(unsupported(AutoConfig.for_model(family), "sdpa", torch.float32, torch.float32))
+    plain = AutoConfig.for_model(family)
+    assert "dtype" in str(unsupported(plain, attention.NAME, torch.float16, torch.float32))
 
 
 def test_evaluation_goes_through_the_family_s_own_layers(tmp_path: Path, monkeypatch: Any) -> None:

@@ -7,8 +7,10 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from halops.errors import Interrupted
 from halops.metrics import METRICS
@@ -101,9 +103,10 @@ def test_the_first_step_is_that_of_plain_transformers(attempt: Make, tiny_base: 
     assert one.history()[0]["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["the family's layers", "fused layers"])
 @pytest.mark.parametrize("stop_at", [2, 5], ids=["in the first epoch, between checkpoints", "in the second epoch"])
-def test_a_stopped_training_ends_as_if_it_had_not_been(attempt: Make, stop_at: int) -> None:
-    profile = make_profile(lora={"lora_dropout": 0.05})
+def test_a_stopped_training_ends_as_if_it_had_not_been(attempt: Make, stop_at: int, fused: bool) -> None:
+    profile = make_profile(lora={"lora_dropout": 0.05}, training={"fused_layers": fused})
     whole = attempt(profile)
     whole.run()
     first = attempt(profile, kept="shared")
@@ -160,6 +163,43 @@ def test_a_lower_rung_sees_the_same_rows(attempt: Make) -> None:
         assert one == pytest.approx(other, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"gradient_checkpointing": True}, {"checkpointed_layers": 1}, {"dequantized_base": True}, {"token_budget": 30}],
+)
+def test_fused_layers_train_as_the_family_s_do(attempt: Make, changes: dict[str, Any]) -> None:
+    """Without dropout, whose masks they draw in another way."""
+    expected = attempt(make_profile(lora={"lora_dropout": 0}))
+    expected.run()
+    fused = attempt(make_profile(lora={"lora_dropout": 0}, training={"fused_layers": True, **changes}))
+    fused.run()
+    assert json.loads((fused.output / "summary.json").read_text())["fused_layers"]
+    for one, other in zip(expected.curve(), fused.curve(), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_an_embedding_in_host_memory_changes_nothing(attempt: Make, tmp_path: Path) -> None:
+    from halops.train.host_embedding import HostEmbedding, move_embedding
+    from halops.train.model import load_model, read_config
+    from tests.unit.train.conftest import make_model
+
+    base = make_model(tmp_path / "untied", tie_word_embeddings=False)
+    model = load_model(base, read_config(base), make_profile(), cuda=False)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    expected = model(input_ids=ids, labels=ids).loss
+    assert move_embedding(model)
+    assert isinstance(model.get_input_embeddings(), HostEmbedding)
+    assert not [name for name, _ in model.named_parameters() if "embed" in name]
+    assert model(input_ids=ids, labels=ids).loss == expected
+
+
+def test_a_tied_embedding_stays(tiny_base: Path) -> None:
+    from halops.train.host_embedding import move_embedding
+    from halops.train.model import load_model, read_config
+
+    assert not move_embedding(load_model(tiny_base, read_config(tiny_base), make_profile(), cuda=False))
+
+
 def test_stopping_before_the_first_step_leaves_nothing_to_save(attempt: Make) -> None:
     one = attempt()
     one.stop.set()
@@ -191,7 +231,7 @@ def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make, inputs: Path) 
     longest = max(len(json.loads(line)["input_ids"]) for line in (inputs / "data" / "train.jsonl").open())
     assert json.loads((one.output / "summary.json").read_text())["memory"] == {
         "token_budget": longest, "checkpointed_layers": 2, "offload_activations": True, "embedding_on_host": False,
-        "dequantized_base": False, "rung": 2,
+        "dequantized_base": False, "mlp_tokens": 4096, "rung": 2, "predicted_bytes": None,
     }  # fmt: skip
 
 
