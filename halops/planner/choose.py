@@ -57,6 +57,30 @@ class Plan(Frozen):
         return f"{', '.join(said)}: {self.peak.allocated / GIB:.2f} GiB of {self.available / GIB:.1f} expected"
 
 
+class Spending(Frozen):
+    """What an estimate says of training on a profile's own card; `least` bytes must be free for it to run at all."""
+
+    words: str
+    seconds: float  # of an optimizer step
+    least: int
+
+
+def plan_for(profile: Profile, dims: Dimensions, work: Workload) -> Spending | None:
+    """The plan for the card that the profile names, None without one or where layers aren't fused."""
+    training = profile.training
+    if not profile.cluster.gpu.count or training.fp16 or training.fused_layers is False:
+        return None
+    available = available_on(profile)
+    smallest = least_plan(profile, dims, available, work)
+    try:
+        plan, words = choose(profile, dims, available, work), ""
+    except ConfigError:
+        plan, words = smallest, "does not fit: "
+    time = seconds(profile, dims, plan.settings, work, device_for(profile.cluster.gpu.memory_gib))
+    least = round(smallest.peak.allocated * HEADROOM) + CUDA_CONTEXT
+    return Spending(words=f"{words}{plan}", seconds=time, least=least)
+
+
 def available_on(profile: Profile) -> int:
     """What a card of the profile's size has for tensors."""
     return round(profile.cluster.gpu.memory_gib * GIB * CARD_USABLE) - CUDA_CONTEXT

@@ -85,9 +85,13 @@ def test_tensorboard_reads_the_curve(attempt: Make) -> None:
     ],
 )
 def test_foreign_errors_get_their_exit_code(text: str, error: type[Exception], code: int) -> None:
-    with pytest.raises(error) as caught, translated() as tried:
-        tried.settings = MemorySettings(token_budget=2048, checkpointed_layers=28, embedding_on_host=True)
-        raise RuntimeError(text)
+    def fails() -> None:
+        with translated() as tried:
+            tried.settings = MemorySettings(token_budget=2048, checkpointed_layers=28, embedding_on_host=True)
+            raise RuntimeError(text)
+
+    with pytest.raises(error) as caught:
+        fails()
     assert caught.value.exit_code == code  # type: ignore[attr-defined]
     if code == 44:
         assert "2048 tokens at a time, 28 layers checkpointed, the embedding in host memory" in str(caught.value)
