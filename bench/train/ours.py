@@ -72,6 +72,10 @@ def trainer_for(folder: Path, base: Path, cell: Cell, vocab: int, overrides: Ite
 def run(folder: Path, base: Path, cell: Cell, vocab: int, meter: Meter, dropout: float, more: tuple[str, ...]) -> Any:
     """One process's measurement."""
     given = [*sets(cell, meter.steps, dropout), *more]
+    if cell.cap and not hasattr(torch.cuda.memory, "get_per_process_memory_fraction"):
+        from halops.train import spending
+
+        spending.free_memory = lambda: int(cell.cap * 2**30)  # this torch doesn't tell what it was allowed
     session, trainer, watch = trainer_for(folder, base, cell, vocab, given)
     loaded = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     counted = trainer.training_step

@@ -153,13 +153,19 @@ class Group:
         return made
 
     def _adapters_backward(self, grad: Tensor, x: Tensor, seeds: Sequence[int], sums: list[Tensor]) -> None:
-        """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout."""
+        """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; without it, one product for every dA."""
+        inner = x[:, : self.columns]
+        together = None if seeds else grad[:, self.rows :].t() @ inner
         row, rank, index = 0, 0, 0
         for number, one in enumerate(self.projections):
             if one.a is not None:
-                inner, seen = x[:, : self.columns], x[:, self.columns + rank : self.columns + rank + one.rank]
-                dropped = drop(inner, one.dropout, seeds[number]) if seeds else inner
-                sums[index] += grad[:, self.rows + rank : self.rows + rank + one.rank].t() @ dropped
+                ranks = slice(rank, rank + one.rank)
+                if together is None:
+                    dropped = drop(inner, one.dropout, seeds[number])
+                    sums[index] += grad[:, self.rows :][:, ranks].t() @ dropped
+                else:
+                    sums[index] += together[ranks]
+                seen = x[:, self.columns :][:, ranks]
                 sums[index + 1] += (grad[:, row : row + one.rows].t() @ seen) * one.scale
                 index += 2
             row, rank = row + one.rows, rank + one.rank
