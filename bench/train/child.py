@@ -40,7 +40,6 @@ def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: f
     from bench.train.meter import Meter
 
     if torch.cuda.is_available() and cell.cap:
-        torch.cuda.init()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(cell.cap * 2**30 / total)
     meter, vocab = Meter(contender.warm, timed), config(tiny)["vocab_size"]

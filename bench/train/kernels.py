@@ -21,19 +21,24 @@ def gap(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
+def event() -> Any:
+    make: Any = torch.cuda.Event
+    return make(enable_timing=True)
+
+
 def milliseconds(call: Callable[[], Any], count: int = 10) -> float:
     """Median over `count` calls, by device events, after three to warm up."""
     for _ in range(3):
         call()
     times = []
     for _ in range(count):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = event(), event()
         start.record()
         call()
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end))
-    return statistics.median(times)
+    return float(statistics.median(times))
 
 
 def references(dtype: torch.dtype) -> dict[str, float]:
@@ -71,7 +76,7 @@ def references(dtype: torch.dtype) -> dict[str, float]:
             loss = chunked_loss(leaf, table, None, labels)
         else:
             loss = torch.nn.functional.cross_entropy(leaf[0, :-1] @ table.t(), labels[0, 1:].cpu())
-        loss.backward()
+        torch.autograd.backward(loss)
         assert leaf.grad is not None
         results.append((loss.detach().cpu(), leaf.grad.cpu()))
     found["cross entropy"] = gap(results[0][0], results[1][0])
@@ -112,10 +117,10 @@ def head() -> None:
     trained = torch.arange(TOKENS - 1, device="cuda")
 
     def loss() -> None:
-        chunked_loss(hidden, table, None, labels, 1.0, trained=trained).backward()
+        torch.autograd.backward(chunked_loss(hidden, table, None, labels, 1.0, trained=trained))
 
     def bare() -> None:
-        for part in hidden.detach()[0].split(1024):
+        for part in torch.split(hidden.detach()[0], 1024):
             (part @ table.t()) @ table
 
     mine, products = milliseconds(loss, 5), milliseconds(bare, 5)

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 
 class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Attach to a Trainer; `tokens` is counted by whoever feeds it.
+    """Attach to a Trainer; whoever feeds it counts its tokens with `add`.
 
     Args:
         warm: steps before the timed ones.
@@ -19,7 +19,9 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
 
     def __init__(self, warm: int, timed: int) -> None:
         self.warm, self.timed = warm, timed
-        self.tokens = 0  # of the step in hand, padding left out
+        self._tokens: list[
+            Any
+        ] = []  # of the step in hand, padding left out; numbers or tensors, summed when it is over
         self.seconds: list[float] = []
         self.counted: list[int] = []
         self.busy_seconds = 0.0
@@ -33,27 +35,32 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         """Steps to train in all."""
         return self.warm + self.timed + 1
 
+    def add(self, tokens: Any) -> None:
+        """A micro-batch's tokens; a tensor isn't looked at before the step is over, since that would wait for the GPU."""
+        self._tokens.append(tokens)
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.warm:
             _reset_peaks()
         if state.global_step == self.warm + self.timed and torch.cuda.is_available():
             self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self._profile.start()
-        self.tokens = 0
+        self._tokens = []
         _wait()
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         _wait()
         took = time.perf_counter() - self._began
+        tokens = sum(int(item) for item in self._tokens)
         if self._profile:
             self._profile.stop()
             self.busy_seconds = sum(event.self_device_time_total for event in self._profile.key_averages()) / 1e6
-            self.busy_tokens, self.kernels = self.tokens, top(self._profile)
+            self.busy_tokens, self.kernels = tokens, top(self._profile)
             self._profile = None
         elif self.warm < state.global_step <= self.warm + self.timed:
             self.seconds.append(took)
-            self.counted.append(self.tokens)
+            self.counted.append(tokens)
 
     def result(self) -> dict[str, Any]:
         """What a cell's line says of this process."""

@@ -81,7 +81,7 @@ def run(folder: Path, base: Path, cell: Cell, vocab: int, meter: Meter, dropout:
     counted = trainer.training_step
 
     def step(model: Any, batch: Any, *rest: Any) -> Any:
-        meter.tokens += batch["tokens"]
+        meter.add(batch["tokens"])
         return counted(model, batch, *rest)
 
     trainer.training_step = step

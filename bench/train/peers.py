@@ -43,7 +43,7 @@ def run(
 
     def step(model: Any, batch: Any, *rest: Any, **more: Any) -> Any:
         mask = batch.get("attention_mask")
-        meter.tokens += int(mask.sum()) if mask is not None else batch["input_ids"].numel()
+        meter.add(mask.sum() if mask is not None else batch["input_ids"].numel())
         return counted(model, batch, *rest, **more)
 
     trainer.training_step = step

@@ -51,8 +51,8 @@ def attention_forward(
             enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
         return out.transpose(1, 2).contiguous(), None
-    laid = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    return rows_attention(*laid, cu_seq_lens_q, max_length_q, scaling)[None], None
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return rows_attention(q, k, v, cu_seq_lens_q, max_length_q, scaling)[None], None
 
 
 def rows_attention(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float | None) -> Any:
@@ -129,9 +129,9 @@ def backward(
         )  # fmt: skip
         return grads
     with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
-        again = _by_row(*leaves, _spans(bounds), scale)
-    first, second, third = torch.autograd.grad(again, leaves, grad)
+        q, k, v = (tensor.detach().requires_grad_() for tensor in (query, key, value))
+        again = _by_row(q, k, v, _spans(bounds), scale)
+    first, second, third = torch.autograd.grad(again, (q, k, v), grad)
     return first, second, third
 
 
@@ -142,8 +142,8 @@ def _spans(bounds: Tensor) -> list[tuple[int, int]]:
 def _by_row(query: Tensor, key: Tensor, value: Tensor, spans: list[tuple[int, int]], scale: float | None) -> Tensor:
     parts = []
     for start, end in spans:
-        row = (tensor[start:end].transpose(0, 1)[None] for tensor in (query, key, value))
+        q, k, v = (tensor[start:end].transpose(0, 1)[None] for tensor in (query, key, value))
         gqa = query.shape[1] != key.shape[1]
-        out = scaled_dot_product_attention(*row, is_causal=True, scale=scale, enable_gqa=gqa)
+        out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
         parts.append(out[0].transpose(0, 1))
     return torch.cat(parts)

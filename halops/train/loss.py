@@ -89,7 +89,8 @@ def _by_triton(z: Tensor, targets: Tensor, scale: float, softcap: float | None, 
     """What `_reduce` does, in one kernel."""
     from halops.train.fused.cross_entropy_triton import cross_entropy_
 
-    return cross_entropy_(z, targets, scale, softcap, wanted).sum(dtype=torch.float64)
+    losses: Tensor = cross_entropy_(z, targets, scale, softcap, wanted)
+    return losses.sum(dtype=torch.float64)
 
 
 def _reduce(z: Tensor, targets: Tensor, scale: float, softcap: float | None, wanted: bool) -> Tensor:

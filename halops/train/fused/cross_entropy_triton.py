@@ -15,7 +15,7 @@ BLOCK = 8192
 
 
 @triton.jit
-def _bend(values, scale, softcap, CAPPED: tl.constexpr):  # type: ignore[no-untyped-def]
+def _bend(values, scale, softcap, CAPPED: tl.constexpr):
     values = values * scale
     if CAPPED:
         values = softcap * (2.0 * tl.sigmoid(2.0 * values / softcap) - 1.0)  # tanh
@@ -23,7 +23,7 @@ def _bend(values, scale, softcap, CAPPED: tl.constexpr):  # type: ignore[no-unty
 
 
 @triton.jit
-def _cross_entropy(  # type: ignore[no-untyped-def]
+def _cross_entropy(
     logits, targets, losses, width, stride, scale, softcap, CAPPED: tl.constexpr, WANTED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -11,7 +11,7 @@ BYTES = 1024  # of a program
 
 
 @triton.jit
-def _dequantize(  # type: ignore[no-untyped-def]
+def _dequantize(
     packed, scales, code, out, outer_code, outer_scales, offset, count, columns, stride, PER_SCALE: tl.constexpr,
     PER_OUTER: tl.constexpr, NESTED: tl.constexpr, BYTES: tl.constexpr,
 ):  # fmt: skip

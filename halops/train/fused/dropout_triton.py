@@ -11,7 +11,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _drop(x, out, width, x_stride, out_stride, p, seed, ADD: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _drop(x, out, width, x_stride, out_stride, p, seed, ADD: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width

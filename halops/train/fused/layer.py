@@ -145,9 +145,11 @@ def _joined(out: Tensor, group: Group, matrix: Tensor, seeds: Sequence[int]) -> 
     return made
 
 
-def _heads(qkv: Tensor, layer: Layer) -> tuple[Tensor, ...]:
-    sizes = [layer.heads, layer.kv_heads, layer.kv_heads]
-    return qkv[:, : layer.qkv.rows].unflatten(1, (sum(sizes), layer.head_dim)).split(sizes, dim=1)
+def _heads(qkv: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [T, heads, D], as views."""
+    inner = qkv[:, : layer.qkv.rows].view(len(qkv), -1, layer.head_dim)
+    keys = layer.heads + layer.kv_heads
+    return inner[:, : layer.heads], inner[:, layer.heads : keys], inner[:, keys:]
 
 
 def _gate_up(x: Tensor, layer: Layer, matrix: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -220,9 +222,10 @@ def _attend_backward(
     rotate_(in_qkv, rows.cos, rows.sin, layer.heads + layer.kv_heads, backward=True)
     matrix = layer.qkv.matrix()
     given = _normed(x, layer.qkv, layer.first_norm, layer.eps, matrix, seeds.qkv)
-    in_norm = layer.qkv.backward(in_qkv, given, matrix, seeds.qkv, sums[:own], wanted)
-    if in_norm is None:
+    if not wanted:
+        layer.qkv.learn(in_qkv, given, matrix, seeds.qkv, sums[:own])
         return None
+    in_norm = layer.qkv.backward(in_qkv, given, matrix, seeds.qkv, sums[:own])
     return rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, grad)
 
 

@@ -127,24 +127,23 @@ class Group:
             return torch.addmm(self.bias, x, weights, out=out)
         return torch.mm(x, weights, out=out)
 
-    def backward(
-        self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], sums: list[Tensor], wanted: bool = True
-    ) -> Tensor | None:
-        """The gradient in x [T, I], if wanted; those in the adapters are added to `sums`, in the order of `adapters`.
+    def learn(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], sums: list[Tensor]) -> None:
+        """Add the gradients in the adapters to `sums`, in the order of `adapters`.
 
         Args:
-            grad: [T, O + room], its first columns filled.
+            grad: [T, O + room], its first columns filled; its room is filled with s B^T g.
             x: the input as it was filled for `forward`.
         """
-        inner = grad[:, : self.rows]
         if self.extra:
-            grad[:, self.rows :] = inner @ matrix[: self.rows, self.columns :]
+            grad[:, self.rows :] = grad[:, : self.rows] @ matrix[: self.rows, self.columns :]
             self._adapters_backward(grad, x, seeds, sums)
-        if not wanted:
-            return None
+
+    def backward(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], sums: list[Tensor]) -> Tensor:
+        """`learn`, and the gradient in x [T, I]."""
+        self.learn(grad, x, matrix, seeds, sums)
         if not seeds:
             return grad @ matrix[:, : self.columns]
-        made = inner @ matrix[: self.rows, : self.columns]
+        made = grad[:, : self.rows] @ matrix[: self.rows, : self.columns]
         rank = self.rows
         for one, seed in zip(self.projections, seeds, strict=True):
             if one.a is not None:

@@ -9,7 +9,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _forward(x, weight, out, eps, width, x_stride, out_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward(x, weight, out, eps, width, x_stride, out_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -22,7 +22,7 @@ def _forward(x, weight, out, eps, width, x_stride, out_stride, BLOCK: tl.constex
 
 
 @triton.jit
-def _backward(  # type: ignore[no-untyped-def]
+def _backward(
     grad, x, weight, residual, out, eps, width, grad_stride, x_stride, residual_stride, out_stride, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)

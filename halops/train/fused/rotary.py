@@ -24,7 +24,7 @@ def rotate_(matrix: Tensor, cos: Tensor, sin: Tensor, heads: int, backward: bool
         rotary_triton.rotate(matrix, cos, sin, heads, backward)
         return matrix
     width = cos.shape[1]
-    part = matrix[:, : heads * width].unflatten(1, (heads, width))
+    part = matrix[:, : heads * width].view(len(matrix), heads, width)
     by = -sin if backward else sin
     first, second = part.chunk(2, dim=2)
     turned = torch.cat((-second, first), dim=2)

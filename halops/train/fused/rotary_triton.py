@@ -11,7 +11,7 @@ from halops.train.fused.launch import power_of_two
 
 
 @triton.jit
-def _rotate(  # type: ignore[no-untyped-def]
+def _rotate(
     matrix, cos, sin, heads, stride, table_stride, sign, HALF: tl.constexpr, HALF_BLOCK: tl.constexpr,
     HEADS_BLOCK: tl.constexpr,
 ):  # fmt: skip

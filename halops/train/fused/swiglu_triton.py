@@ -11,7 +11,7 @@ BLOCK = 2048
 
 
 @triton.jit
-def _forward(both, out, width, both_stride, out_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward(both, out, width, both_stride, out_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
@@ -23,7 +23,7 @@ def _forward(both, out, width, both_stride, out_stride, BLOCK: tl.constexpr):  #
 
 
 @triton.jit
-def _backward(grad, both, width, grad_stride, both_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _backward(grad, both, width, grad_stride, both_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
