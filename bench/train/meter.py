@@ -36,7 +36,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         return self.warm + self.timed + 1
 
     def add(self, tokens: Any) -> None:
-        """A micro-batch's tokens; a tensor isn't looked at before the step is over, since that would wait for the GPU."""
+        """A micro-batch's tokens; a tensor isn't looked at before the step is over: that would wait for the GPU."""
         self._tokens.append(tokens)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
