@@ -47,11 +47,12 @@ test: setup-test ## Set up what is needed and run every test, with coverage
 	$(PYTEST) tests/unit tests/report -m slow --cov-report=
 	$(PYTEST) tests/stages tests/e2e --durations=15 --cov-report=
 	$(MAKE) --no-print-directory test-cluster
+	$(BIN)/coverage report --skip-covered --fail-under=90
 
 # One process: its faults kill the API server under everybody. Without root the tests say that they are skipped, and why.
 test-cluster: .venv/dev ## Runs on a real two-node Kubernetes: chain, faults, refusals, rights (root)
 	[ "$$(id -u)" != 0 ] || { $(BIN)/python -m tools.cluster build && tools/test-images.sh; }
-	$(BIN)/python -m pytest -q tests/cluster --maxfail=3 --durations=15 --cov=halops --cov-append --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q tests/cluster --maxfail=3 --durations=15 --cov=halops --cov-append --cov-report=
 
 test-fast: .venv/dev ## The unit tests alone: seconds
 	$(BIN)/python -m pytest tests/unit -q -n 2 -m "not slow"

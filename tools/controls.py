@@ -81,8 +81,22 @@ CONTROLS = (
     Control(
         "what was stored is looked at before the manifest is written",
         "halops/store/commit.py",
-        "        verify_stored(store, manifest)\n",
-        "        pass\n",
+        "    _expect_stored(store, manifest)\n    if store",
+        "    if store",
+        ("tests/unit/store",),
+    ),
+    Control(
+        "the first of two manifests stands",
+        "halops/store/commit.py",
+        'if store.exchange(f"{prefix}/{MANIFEST}", replaces, manifest.to_bytes()):',
+        'if not store.write(f"{prefix}/{MANIFEST}", manifest.to_bytes()):',
+        ("tests/unit/store",),
+    ),
+    Control(
+        "a small object is what was noted with it",
+        "halops/store/s3.py",
+        "if noted and hashlib.sha256(body).hexdigest() != noted:",
+        "if False:",
         ("tests/unit/store",),
     ),
     Control(

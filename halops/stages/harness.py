@@ -23,7 +23,7 @@ from typing import Any
 
 from halops import __version__, names
 from halops.artifact import FileEntry, Manifest, Producer, now
-from halops.errors import HalopsError, Interrupted, as_halops_error
+from halops.errors import HalopsError, Interrupted, TransientError, as_halops_error
 from halops.plan import Step, make_plan
 from halops.process import die_with_parent
 from halops.progress import Progress
@@ -51,6 +51,7 @@ class Attempt:
         self.node = this_node() if step.stage == "train" else Node()
         self.stop = threading.Event()
         self.started = now()
+        self.found: bytes | None = None  # the manifest that was there when we began, and didn't count
         self.folder = work / self.id
         self.live = LiveStatus(
             store, status_key(spec.run_id, step.stage), attempt=self.id, started=self.started, rung=self.rung
@@ -61,6 +62,7 @@ class Attempt:
         """Skip, or run and publish. Raises HalopsError."""
         inputs = pinned_inputs(self.store, self.spec, self.step)
         require_expected(inputs, os.environ.get(names.ENV_INPUTS))
+        self.found = self.store.read(f"{self.step.prefix}/{names.MANIFEST}")
         if self._done(inputs):
             print(f"{self.step.stage}: done already", flush=True)
             return
@@ -133,7 +135,12 @@ class Attempt:
                 finished=now(),
             )
 
-        publish(self.store, self.step.prefix, self.id, output, make_manifest=make_manifest, progress=self.progress)
+        manifest = publish(
+            self.store, self.step.prefix, self.id, output, make_manifest=make_manifest, replaces=self.found,
+            progress=self.progress,
+        )  # fmt: skip
+        if manifest.attempt != self.id and not self._done(inputs):
+            raise TransientError("another attempt finished first, from other inputs", remedy="run the command again")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Training is told to stop and saves a checkpoint; anything else stops where it is."""

@@ -23,6 +23,13 @@ class Store(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Put a small object, atomically: readers see the old bytes or the new ones."""
 
+    def exchange(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Put a small object in the place of `old` (None: of nothing), or nothing at all if something else is there.
+
+        Returns whether it did. Of two that exchange the same `old`, one succeeds. A server that knows no conditional
+        writes (If-None-Match, If-Match) makes this a check and a write, with a moment between them.
+        """
+
     def upload(self, path: Path, key: str, sha256: str, on_bytes: OnBytes | None = None) -> None:
         """Store a file. Afterwards the stored object's size and checksum are known to be right.
 

@@ -63,7 +63,8 @@ class StoredCheckpoints:
                 finished=now(),
             )
 
-        publish(self._store, self._prefix(step), attempt, folder, make_manifest=make_manifest)
+        before = self._store.read(f"{self._prefix(step)}/{MANIFEST}")
+        publish(self._store, self._prefix(step), attempt, folder, make_manifest=make_manifest, replaces=before)
         clean_attempts(self._store, self._prefix(step), keep=attempt)
         self._prune(step)
 

@@ -2,6 +2,9 @@
 
 PREFIX/attempts/ATTEMPT/PATH     bytes; attempts never share keys
 PREFIX/manifest.json             it alone means done
+
+Of two attempts at once the first manifest stands: the second exchanges nothing, and takes the first one's. So whoever
+has written a manifest may sweep up everything that it doesn't name.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from halops.store.parallel import each
 
 MakeManifest = Callable[[tuple[FileEntry, ...]], Manifest]
 
+AGAIN = "another attempt at this stage finished first, perhaps: run the same command again"
+
 log = logging.getLogger(__name__)
 
 
@@ -40,14 +45,18 @@ def publish(
     folder: Path,
     *,
     make_manifest: MakeManifest,
+    replaces: bytes | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Store every file of `folder`, prove each one, then write the manifest.
+    """Store every file of `folder`, prove each one, then write the manifest. Returns the one that stands.
 
     Args:
         prefix: the step's place in the store.
         attempt: names this attempt's own keys.
         make_manifest: called with the stored files once they are all there.
+        replaces: the manifest that was found there and doesn't count; None if there was none.
+
+    Another attempt may have been faster. Its manifest is then returned, and ours and its files are gone.
 
     Raises:
         IntegrityError: a file changed meanwhile, or other bytes were stored than were sent.
@@ -66,16 +75,30 @@ def publish(
 
     entries = tuple(each(files, [size for _, _, size in files], store_file))
     manifest = make_manifest(entries)
+    _expect_stored(store, manifest)
+    if store.exchange(f"{prefix}/{MANIFEST}", replaces, manifest.to_bytes()):
+        return manifest
+    return _yield_to_winner(store, prefix, attempt)
+
+
+def _yield_to_winner(store: Store, prefix: str, attempt: str) -> Manifest:
+    winner = read_manifest(store, prefix)
+    if winner is None:
+        raise TransientError("the manifest was taken away meanwhile", where=f"{store.uri} {prefix}", remedy=AGAIN)
+    _expect_stored(store, winner)
+    if winner.attempt != attempt:
+        _sweep(store, f"{prefix}/{ATTEMPTS}/{attempt}", ())
+    return winner
+
+
+def _expect_stored(store: Store, manifest: Manifest) -> None:
+    """verify_stored, but what is missing is another attempt's doing: it swept up."""
     try:
         verify_stored(store, manifest)
     except IntegrityError as error:
         raise TransientError(
-            "files vanished from the store before the manifest was written",
-            where=error.where,
-            remedy="another attempt at this stage finished first, perhaps: run the same command again",
+            "files vanished from the store before the manifest was written", where=error.where, remedy=AGAIN
         ) from error
-    store.write(f"{prefix}/{MANIFEST}", manifest.to_bytes())
-    return manifest
 
 
 def fetch(
@@ -125,7 +148,15 @@ def clean_attempts(store: Store, prefix: str, keep: str) -> None:
     top = f"{prefix}/{ATTEMPTS}"
     try:
         manifest = read_manifest(store, prefix)
-        current = {entry.key[len(top) + 1 :].partition("/")[0] for entry in manifest.files} if manifest else set()
-        store.delete(top, keep=[f"{top}/{attempt}" for attempt in {keep, *current}])
+    except HalopsError as error:
+        log.warning("leftovers of other attempts stay: %s", error)
+        return
+    current = {entry.key[len(top) + 1 :].partition("/")[0] for entry in manifest.files} if manifest else set()
+    _sweep(store, top, [f"{top}/{attempt}" for attempt in {keep, *current}])
+
+
+def _sweep(store: Store, prefix: str, keep: Sequence[str]) -> None:
+    try:
+        store.delete(prefix, keep=keep)
     except HalopsError as error:
         log.warning("leftovers of other attempts stay: %s", error)

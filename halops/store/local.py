@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import uuid
@@ -38,6 +39,22 @@ class LocalStore:
         """Put a small object, atomically and durably."""
         with self._errors(key), new_file(self._path(key), durable=True) as stream:
             stream.write(data)
+
+    def exchange(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Compare and write under a lock of the folder, which the kernel takes from a process that dies."""
+        path = self._path(key)
+        with self._errors(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with self._errors(key):
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            if self.read(key) != old:
+                return False
+            self.write(key, new)
+            return True
+        finally:
+            os.close(folder)
 
     def upload(self, path: Path, key: str, sha256: str, on_bytes: OnBytes | None = None) -> None:
         """Copy a file in, hashing what is written. Raises IntegrityError if it isn't what was promised."""

@@ -23,10 +23,13 @@ from halops.disk import OnBytes, new_file
 from halops.errors import IntegrityError, StoreUnavailable
 from halops.store.keys import below, kept, safe_path
 from halops.store.s3_client import BLOCK, CHECK_SECONDS, TRIES, make_client, transfer_config
+from halops.store.s3_delete import abort_uploads, delete_objects
 from halops.store.s3_errors import ABSENT, code_of, translated
 from halops.store.s3_upload import METADATA, Upload
 
 CHECKSUM_SETTING = "AWS_REQUEST_CHECKSUM_CALCULATION"
+OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+UNCONDITIONAL = ("NotImplemented", "501")  # a server without conditional writes
 BROKEN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
@@ -43,22 +46,54 @@ class S3Store:
         self._lock = threading.Lock()
 
     def read(self, key: str) -> bytes | None:
-        """The whole object, or None."""
+        """The whole object, or None. Raises IntegrityError if it isn't what was noted with it."""
+        return self._read(key)[0]
+
+    def _read(self, key: str) -> tuple[bytes | None, str]:
+        """The whole object with its ETag."""
         with translated(self._where(key)):
             try:
-                body: bytes = self.client.get_object(**self._target(key), ChecksumMode="ENABLED")["Body"].read()
-                return body
+                answer = self.client.get_object(**self._target(key))
+                body: bytes = answer["Body"].read()
             except ClientError as error:
                 if code_of(error) in ABSENT:
-                    return None
+                    return None, ""
                 raise
+        noted = answer.get("Metadata", {}).get(METADATA)
+        if noted and hashlib.sha256(body).hexdigest() != noted:
+            raise IntegrityError(
+                "a stored object does not match its digest", where=self._where(key), remedy="run the same command again"
+            )
+        return body, answer["ETag"]
 
     def write(self, key: str, data: bytes) -> None:
         """Put a small object; S3 replaces atomically."""
+        with translated(self._where(key)):
+            self._put(key, data)
+
+    def exchange(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """A conditional write, by the ETag of what is there."""
+        found, tag = self._read(key)
+        if found != old:
+            return found == new  # ours, written by a request whose answer got lost
+        condition = {"IfNoneMatch": "*"} if old is None else {"IfMatch": tag}
+        with translated(self._where(key)):
+            try:
+                self._put(key, new, **condition)
+            except ClientError as error:
+                if code_of(error) in UNCONDITIONAL:
+                    self._put(key, new)
+                elif code_of(error) not in OVERTAKEN:
+                    raise
+                else:
+                    return self._read(key)[0] == new
+        return True
+
+    def _put(self, key: str, data: bytes, **condition: str) -> None:
         digest = hashlib.sha256(data)
         checksum = {"ChecksumSHA256": base64.b64encode(digest.digest()).decode()} if self._checksums else {}
-        with translated(self._where(key)):
-            self.client.put_object(**self._target(key), Body=data, Metadata={METADATA: digest.hexdigest()}, **checksum)
+        more = {"Metadata": {METADATA: digest.hexdigest()}, **checksum, **condition}
+        self.client.put_object(**self._target(key), Body=data, **more)
 
     def upload(self, path: Path, key: str, sha256: str, on_bytes: OnBytes | None = None) -> None:
         """Store a file, then compare the stored object's size and checksum with what was sent."""
@@ -146,34 +181,17 @@ class S3Store:
     def delete(self, prefix: str, keep: Collection[str] = ()) -> None:
         """Remove `prefix`, everything below it and unfinished uploads there, but nothing below one of `keep`."""
         safe_path(prefix)
-        doomed = [key for key in self._keys(prefix) if not kept(key, keep)]
-        with translated(self._where(prefix)):
-            for start in range(0, len(doomed), 1000):
-                objects = [{"Key": self._full(key)} for key in doomed[start : start + 1000]]
-                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
-                if errors := answer.get("Errors"):
-                    raise StoreUnavailable(
-                        f"can't delete an object: {errors[0].get('Message') or errors[0].get('Code')}",
-                        where=self._where(errors[0].get("Key", prefix)), remedy="grant s3:DeleteObject",
-                    )  # fmt: skip
-            self._abort_uploads(prefix, keep)
-
-    def _abort_uploads(self, prefix: str, keep: Collection[str]) -> None:
-        """Free what killed uploads left. They are invisible, but they are paid for."""
+        doomed = [self._full(key) for key in self._keys(prefix) if not kept(key, keep)]
         skip = len(self._full("x")) - 1
-        try:
-            pages = self.client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.bucket, Prefix=self._full(prefix)
-            )
-            for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
-                key = upload["Key"][skip:]
-                if below(key, prefix) and not kept(key, keep):
-                    self.client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
-        except ClientError as error:
-            if code_of(error) not in ("AccessDenied", "NotImplemented", "NoSuchUpload", "MethodNotAllowed"):
-                raise
+        with translated(self._where(prefix)):
+            if refused := delete_objects(self.client, self.bucket, doomed):
+                raise StoreUnavailable(
+                    f"can't delete an object: {refused}", where=self._where(prefix), remedy="grant s3:DeleteObject"
+                )
+            abort_uploads(
+                self.client, self.bucket, self._full(prefix),
+                lambda key: below(key[skip:], prefix) and not kept(key[skip:], keep),
+            )  # fmt: skip
 
     def check(self) -> None:
         """Write, read and remove a small object, without retries. Raises StoreUnavailable."""

@@ -13,6 +13,7 @@ import yaml
 
 from tests.cluster.faults import kill_process
 from tests.cluster.handle import Cluster
+from tests.cluster.listener import listening
 from tests.cluster.place import Place, put_secret
 from tests.cluster.pods import eventually
 from tests.cluster.test_faults import attempts
@@ -20,12 +21,19 @@ from tests.cluster.test_faults import attempts
 pytestmark = pytest.mark.slow
 
 
-def test_bad_data_fails_once_and_names_the_line(place: Place) -> None:
+@pytest.mark.usefixtures("own_cluster")
+def test_bad_data_fails_once_names_the_line_and_is_told_to_the_webhook(place: Place) -> None:
     path = place.folder / "data" / "final" / "train.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:6], '{"messages": [{"role": "wizard", "content": "x"}]}\n', *lines[6:]]))
-    run = place.submit()
-    place.failed(run)
+    with listening(place.cluster, place.folder) as listener:
+        change_site(place, webhook=listener.url)
+        run = place.submit()
+        place.failed(run)
+        eventually(lambda: listener.heard() != [])
+    told = listener.heard()[-1]
+    assert (told["run_id"], told["state"], told["stage"]) == (run, "failed", "data")
+    assert "line 7" in told["diagnosis"]
     stage = place.stage(run, "data")
     assert "line 7" in stage["diagnosis"]
     assert len(place.objects("pods", run, "data")) == 1
@@ -85,9 +93,7 @@ def test_quota_is_judged_before_anything_is_made(place: Place) -> None:
 
 
 def test_an_image_that_is_not_there_is_explained(place: Place) -> None:
-    settings = yaml.safe_load((place.folder / "halops.yaml").read_text())
-    settings["images"]["merge"] = f"127.0.0.1:5999/none/halops-merge@sha256:{'0' * 64}"
-    (place.folder / "halops.yaml").write_text(yaml.safe_dump(settings))
+    use_image(place, "merge", f"127.0.0.1:5999/none/halops-merge@sha256:{'0' * 64}")
     run = place.submit(training__max_steps=3)
     status = place.until(run, lambda status: any(item["diagnosis"] for item in status["stages"]))
     text = " ".join(item["diagnosis"] or "" for item in status["stages"])
@@ -132,10 +138,13 @@ def test_a_stage_that_dies_again_and_again_ends_the_run_and_resume_goes_on(place
 
 def use_image(place: Place, name: str, reference: str) -> None:
     """Lock another image in the site."""
+    change_site(place, images=place.cluster.images | {name: reference})
+
+
+def change_site(place: Place, **settings: object) -> None:
+    """Change settings of the folder's halops.yaml."""
     path = place.folder / "halops.yaml"
-    settings = yaml.safe_load(path.read_text())
-    settings["images"][name] = reference
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | settings))
 
 
 def with_environment(name: str, assignment: str) -> str:

@@ -24,7 +24,7 @@ PREFIX = "runs/demo-0123456789/merge"
 def make_manifest(files: tuple[FileEntry, ...]) -> Manifest:
     return Manifest(
         run_id="demo-0123456789",
-        attempt="one",
+        attempt=files[0].key.split("/")[4] if files else "none",
         spec_sha256="0" * 64,
         producer=Producer(stage="merge", code_version="0"),
         inputs={},
@@ -46,8 +46,8 @@ def folder(tmp_path: Path, blob: Blob) -> Path:
     return top
 
 
-def put(store: Store, folder: Path, attempt: str = "one") -> Manifest:
-    return publish(store, PREFIX, attempt, folder, make_manifest=make_manifest)
+def put(store: Store, folder: Path, attempt: str = "one", replaces: bytes | None = None) -> Manifest:
+    return publish(store, PREFIX, attempt, folder, make_manifest=make_manifest, replaces=replaces)
 
 
 def key(name: str, attempt: str = "one") -> str:
@@ -116,7 +116,7 @@ def test_a_stale_manifest_is_refused(either: Place, folder: Path, tmp_path: Path
     """Its attempt was swept up, or its bytes were made anew under the same keys."""
     stale = put(either.store, folder)
     (folder / "b.bin").write_bytes(b"made again, in another length")
-    put(either.store, folder)
+    put(either.store, folder, replaces=stale.to_bytes())
     with pytest.raises(IntegrityError):
         fetch(either.store, stale, tmp_path / "back")
     either.store.delete(f"{PREFIX}/attempts/one")
@@ -171,6 +171,27 @@ def test_an_attempt_that_was_swept_up_does_not_publish(either: Place, folder: Pa
         publish(either.store, PREFIX, "one", folder, make_manifest=swept)
     assert caught.value.exit_code == 75
     assert read_manifest(either.store, PREFIX) is None
+
+
+def test_the_first_of_two_manifests_stands(either: Place, folder: Path, tmp_path: Path) -> None:
+    """The second attempt began when nothing was there; it takes the first one's and leaves nothing of its own."""
+    first: list[Manifest] = []
+
+    def overtaken(files: tuple[FileEntry, ...]) -> Manifest:
+        first.append(put(either.store, folder, "fast"))
+        return make_manifest(files)
+
+    stands = publish(either.store, PREFIX, "slow", folder, make_manifest=overtaken)
+    assert stands == first[0] == read_manifest(either.store, PREFIX)
+    assert all("/attempts/fast/" in name for name in either.store.list(f"{PREFIX}/attempts"))
+    fetch(either.store, stands, tmp_path / "back")
+
+
+def test_a_manifest_that_does_not_count_is_replaced_once(either: Place, folder: Path) -> None:
+    old = put(either.store, folder).to_bytes()
+    new = put(either.store, folder, "two", replaces=old)
+    assert new.files[0].key.split("/")[4] == "two"
+    assert put(either.store, folder, "three", replaces=old) == new
 
 
 def test_a_dataset_is_stored_once_and_mended(either: Place, blob: Blob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ def make_manifest(files):
     return Manifest(run_id="r", attempt="killed", spec_sha256="", producer=Producer(stage="merge", code_version="0"),
                     inputs={}, files=files, started=now(), finished=now())
 
-commit.publish(store, sys.argv[4], "killed", folder, make_manifest=make_manifest)
+found = store.read(f"{sys.argv[4]}/manifest.json")
+commit.publish(store, sys.argv[4], "killed", folder, make_manifest=make_manifest, replaces=found)
 print("survived")
 """
 

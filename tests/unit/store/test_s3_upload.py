@@ -228,6 +228,16 @@ def test_bytes_that_change_on_the_way_are_refused(meddler: str, s3_http: S3Serve
     assert s3_http.pending() == []
 
 
+def test_a_small_object_that_changed_is_refused(s3_http: S3Server) -> None:
+    prefix = f"small-{uuid.uuid4().hex[:8]}"
+    store = open_store(s3_http.uri(prefix))
+    store.write("note", b"one and only")
+    with s3_http.path(f"{prefix}/note").open("r+b") as stream:  # in place: the server keeps its notes on the same file
+        stream.write(b"two")
+    with pytest.raises(IntegrityError, match="does not match its digest"):
+        store.read("note")
+
+
 @pytest.mark.parametrize("size", [100_000, SIZE])
 @pytest.mark.parametrize(("other", "setting"), [("replaced", ""), ("shorter", ""), ("replaced", "when_required")])
 def test_what_is_stored_is_compared_with_what_was_sent(

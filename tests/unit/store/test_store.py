@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from halops.artifact import sha256_file
 from halops.disk import TEMPORARY
 from halops.errors import IntegrityError
+from halops.store.local import LocalStore
 
 from .conftest import Place
 
@@ -35,6 +37,25 @@ def test_small_objects_are_replaced_whole(place: Place) -> None:
     assert place.store.read("note") == b"two, longer"
     place.store.write("note", b"")
     assert place.store.read("note") == b""
+
+
+def test_an_exchange_happens_only_for_what_was_seen(place: Place) -> None:
+    assert not place.store.exchange("note", b"zero", b"one")
+    assert place.store.read("note") is None
+    assert place.store.exchange("note", None, b"one")
+    assert not place.store.exchange("note", None, b"two")
+    assert place.store.exchange("note", b"one", b"two")
+    assert not place.store.exchange("note", b"one", b"three")
+    assert place.store.read("note") == b"two"
+
+
+def test_of_many_exchanges_at_once_one_succeeds(tmp_path: Path) -> None:
+    """A folder's. An S3 server's are its own: tests/soak counts them."""
+    store = LocalStore(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            done = pool.map(lambda number, turn=turn: store.exchange(f"note{turn}", None, b"%d" % number), range(8))
+            assert sum(done) == 1
 
 
 def test_absent_objects(place: Place, tmp_path: Path) -> None:
