@@ -22,7 +22,7 @@ SOCKET_LIMIT = 107  # bytes of a socket's path, Linux
 
 
 def up(state: State, with_kueue: bool = False) -> None:
-    """Start a cluster, or what has died of one. One that never came up, or of which nothing lives, is cleared away first.
+    """Start a cluster, or what has died of one. What never came up, or is dead as a whole, is cleared away first.
 
     Raises ClusterError.
     """
