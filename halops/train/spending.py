@@ -69,6 +69,8 @@ def _unfused(context: StageContext, config: Any, cuda: bool) -> str | None:
     if wanted is False or (wanted is None and not cuda):
         return "as the profile says" if wanted is False else "on a CPU that saves nothing"
     dtypes = precision(profile, cuda)
+    if profile.quantization.load_in_4bit and dtypes.compute != dtypes.weights:
+        return "4-bit weights are computed with in another dtype"
     name = attention_for(config, profile.training.max_seq_length)
     return unsupported(config, name, dtypes.weights, dtypes.adapter)
 

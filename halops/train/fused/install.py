@@ -91,7 +91,7 @@ def describe(module: Any, config: Any, keep: bool, mlp_tokens: int, resident: bo
     fused = hasattr(own, "qkv_proj")
 
     def group(*modules: Any) -> Group:
-        return Group([projection(item) for item in modules], resident)
+        return Group([projection(item) for item in modules], resident, module.input_layernorm.weight.dtype)
 
     return Layer(
         qkv=group(own.qkv_proj) if fused else group(own.q_proj, own.k_proj, own.v_proj),

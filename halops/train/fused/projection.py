@@ -47,10 +47,14 @@ class Group:
 
     Args:
         resident: keep the buffer filled, instead of dequantizing for every pass.
+        dtype: that is computed in; the adapters' if None.
     """
 
-    def __init__(self, projections: Sequence[Projection], resident: bool = False) -> None:
+    def __init__(
+        self, projections: Sequence[Projection], resident: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         self.projections = tuple(projections)
+        self.dtype = dtype or next(one.a.dtype for one in projections if one.a is not None)
         self.rows = sum(one.rows for one in projections)
         self.columns = projections[0].columns
         self.rank = sum(one.rank for one in projections)
@@ -63,12 +67,6 @@ class Group:
     def adapters(self) -> list[Tensor]:
         """A and B of each projection that has them, in order."""
         return [item for one in self.projections for item in (one.a, one.b) if item is not None]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        first = self.projections[0]
-        dtype: torch.dtype = first.weight.dtype if first.a is None else first.a.dtype
-        return dtype
 
     def _dequantized(self) -> Tensor:
         device = self.projections[0].weight.device

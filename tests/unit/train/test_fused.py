@@ -45,13 +45,15 @@ def test_in_float64_it_is_the_same_to_the_last_digits(tmp_path: Path) -> None:
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-6
 
 
-def test_some_projections_without_an_adapter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nf4", [False, True])
+def test_some_projections_without_an_adapter(nf4: bool, tmp_path: Path) -> None:
     from halops.train.adapter import add_adapter, targets
     from halops.train.model import load_model, read_config
     from tests.unit.train.conftest import make_model, make_profile
 
-    profile = make_profile(lora={"r": 4, "lora_dropout": 0, "target_modules": ["q_proj", "v_proj", "up_proj"]})
-    base = make_model(tmp_path / "base", "llama")
+    lora = {"r": 4, "lora_dropout": 0, "target_modules": ["k_proj", "v_proj", "up_proj"]}
+    profile = make_profile(lora=lora, quantization={"load_in_4bit": nf4})
+    base = make_model(tmp_path / "base", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
     model = load_model(base, read_config(base), profile, cuda=False)
     wanted = targets(model, profile.lora.target_modules)
     model = add_adapter(model, profile.lora, wanted, torch.float32, None).train()

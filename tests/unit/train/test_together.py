@@ -37,7 +37,7 @@ def adapter_of(one: Attempt) -> Any:
 @pytest.mark.parametrize(
     ("changes", "nf4"),
     [
-        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}, True),
+        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "token_budget": 30}, True),
         ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "gradient_checkpointing": True}, False),
     ],
 )  # fmt: skip
