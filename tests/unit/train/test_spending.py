@@ -1,4 +1,4 @@
-"""What an attempt spends: planned on a GPU for what is free there, a fixed budget on a CPU; and why layers aren't fused."""
+"""What an attempt spends: planned on a GPU for what is free there, a fixed budget on a CPU; and unfused layers."""
 
 from __future__ import annotations
 
