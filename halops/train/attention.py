@@ -57,6 +57,8 @@ def attention_forward(
 
 def rows_attention(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float | None) -> Any:
     """Attention of each row to itself: query [T, heads, D], key and value [T, fewer heads, D], bounds [rows + 1]."""
+    if not flash(query):
+        return _by_row(query, key, value, _spans(bounds), scale)
     return RowsAttention.apply(query, key, value, bounds, longest, scale)
 
 
