@@ -113,11 +113,15 @@ class DecoderLayer(torch.autograd.Function):
             inner = kept[-count:]
         else:
             attended, inner = _attend(x, layer, rows, seeds), []
-        sums = [torch.zeros_like(item, dtype=_wide(item.dtype)) for item in layer.adapters]
-        grad = _mlp_backward(grad.contiguous(), attended.after, layer, seeds, inner, sums)
-        made = _attend_backward(grad, x, attended, layer, rows, seeds, sums, ctx.needs_input_grad[0])
-        grads = [total.to(item.dtype) for total, item in zip(sums, layer.adapters, strict=True)]
-        return made, None, None, None, *grads
+        grads: list[list[Tensor | None]] = [[None] * len(group.adapters) for group in layer.groups]
+        grad = _mlp_backward(grad.contiguous(), attended.after, layer, seeds, inner, grads)
+        made = _attend_backward(grad, x, attended, layer, rows, seeds, grads, ctx.needs_input_grad[0])
+        found = [item for group in grads for item in group]
+        given = [
+            None if item is None else item.to(adapter.dtype)
+            for item, adapter in zip(found, layer.adapters, strict=True)
+        ]
+        return made, None, None, None, *given
 
 
 def _attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds) -> Attended:
@@ -177,39 +181,36 @@ def _mlp(x: Tensor, layer: Layer, seeds: Seeds, made: Tensor, inner: list[Tensor
 
 
 def _mlp_backward(
-    grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, inner: Sequence[Tensor], sums: list[Tensor]
+    grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, inner: Sequence[Tensor], grads: list[list[Tensor | None]]
 ) -> Tensor:
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
-    at = len(layer.qkv.adapters) + len(layer.out.adapters)
-    middle = at + len(layer.gate_up.adapters)
+    upper, lower = grads[2:]
     made = torch.empty_like(grad)
     for index, (part, (first, second)) in enumerate(_parts(layer, len(x), seeds)):
         given, both = _gate_up(x[part], layer, wide, first) if not inner else (None, inner[index])
         outer = layer.down.output(len(both), grad)
         outer[:, : layer.down.rows] = grad[part]
-        lower = sums[middle:]
         in_product = layer.down.backward(outer, _product(both, layer, narrow, second), narrow, second, lower)
         del outer
         swiglu_backward_(in_product, both[:, : layer.gate_up.rows])
         del in_product
         if given is None:
             given = _normed(x[part], layer.gate_up, layer.second_norm, layer.eps, wide, first)
-        in_norm = layer.gate_up.backward(both, given, wide, first, sums[at:middle])
+        in_norm = layer.gate_up.backward(both, given, wide, first, upper)
         del both, given
         made[part] = rms_norm_backward(in_norm, x[part], layer.second_norm, layer.eps, grad[part])
     return made
 
 
 def _attend_backward(
-    grad: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds, sums: list[Tensor],
-    wanted: bool,
+    grad: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds,
+    found: list[list[Tensor | None]], wanted: bool,
 ) -> Tensor | None:  # fmt: skip
-    own = len(layer.qkv.adapters)
     matrix = layer.out.matrix()
     outer = layer.out.output(len(x), grad)
     outer[:, : layer.out.rows] = grad
     given = _joined(attended.out, layer.out, matrix, seeds.out)
-    in_out = layer.out.backward(outer, given, matrix, seeds.out, sums[own : own + len(layer.out.adapters)])
+    in_out = layer.out.backward(outer, given, matrix, seeds.out, found[1])
     del outer, given
     grads = attention.backward(
         in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
@@ -223,9 +224,9 @@ def _attend_backward(
     matrix = layer.qkv.matrix()
     given = _normed(x, layer.qkv, layer.first_norm, layer.eps, matrix, seeds.qkv)
     if not wanted:
-        layer.qkv.learn(in_qkv, given, matrix, seeds.qkv, sums[:own])
+        layer.qkv.learn(in_qkv, given, matrix, seeds.qkv, found[0])
         return None
-    in_norm = layer.qkv.backward(in_qkv, given, matrix, seeds.qkv, sums[:own])
+    in_norm = layer.qkv.backward(in_qkv, given, matrix, seeds.qkv, found[0])
     return rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, grad)
 
 
@@ -242,7 +243,3 @@ def _seeds(layer: Layer, tokens: int, dropping: bool) -> Seeds:
 
     chunks = [(drawn(layer.gate_up), drawn(layer.down)) for _ in layer.chunks(tokens)]
     return Seeds(drawn(layer.qkv), drawn(layer.out), chunks)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32

@@ -11,7 +11,7 @@ serves both passes: W is dequantized into it once, and the adapter rides along i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ class Group:
             return
         inner, outer = x[:, : self.columns], x[:, self.columns :]
         if not seeds:
-            outer.copy_(inner @ matrix[self.rows :, : self.columns].t())
+            torch.mm(inner, matrix[self.rows :, : self.columns].t(), out=outer)
             return
         outer.zero_()
         rank = 0
@@ -125,20 +125,24 @@ class Group:
             return torch.addmm(self.bias, x, weights, out=out)
         return torch.mm(x, weights, out=out)
 
-    def learn(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], sums: list[Tensor]) -> None:
-        """Add the gradients in the adapters to `sums`, in the order of `adapters`.
+    def learn(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], grads: list[Tensor | None]) -> None:
+        """Add the gradients in the adapters to `grads`, in the order of `adapters`.
 
         Args:
             grad: [T, O + room], its first columns filled; its room is filled with s B^T g.
             x: the input as it was filled for `forward`.
         """
         if self.extra:
-            grad[:, self.rows :] = grad[:, : self.rows] @ matrix[: self.rows, self.columns :]
-            self._adapters_backward(grad, x, seeds, sums)
+            torch.mm(grad[:, : self.rows], matrix[: self.rows, self.columns :], out=grad[:, self.rows :])
+            for index, found in enumerate(self._adapters_backward(grad, x, seeds)):
+                before = grads[index]
+                grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
 
-    def backward(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], sums: list[Tensor]) -> Tensor:
+    def backward(
+        self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], grads: list[Tensor | None]
+    ) -> Tensor:
         """`learn`, and the gradient in x [T, I]."""
-        self.learn(grad, x, matrix, seeds, sums)
+        self.learn(grad, x, matrix, seeds, grads)
         if not seeds:
             return grad @ matrix[:, : self.columns]
         made = grad[:, : self.rows] @ matrix[: self.rows, : self.columns]
@@ -149,20 +153,24 @@ class Group:
             rank += one.rank
         return made
 
-    def _adapters_backward(self, grad: Tensor, x: Tensor, seeds: Sequence[int], sums: list[Tensor]) -> None:
+    def _adapters_backward(self, grad: Tensor, x: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
         """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; without it, one product for every dA."""
         inner = x[:, : self.columns]
         together = None if seeds else grad[:, self.rows :].t() @ inner
-        row, rank, index = 0, 0, 0
+        row, rank = 0, 0
         for number, one in enumerate(self.projections):
-            if one.a is not None:
+            if one.a is not None and one.b is not None:
                 ranks = slice(rank, rank + one.rank)
                 if together is None:
-                    dropped = drop(inner, one.dropout, seeds[number])
-                    sums[index] += grad[:, self.rows :][:, ranks].t() @ dropped
+                    yield grad[:, self.rows :][:, ranks].t() @ drop(inner, one.dropout, seeds[number])
                 else:
-                    sums[index] += together[ranks]
-                seen = x[:, self.columns :][:, ranks]
-                sums[index + 1] += (grad[:, row : row + one.rows].t() @ seen) * one.scale
-                index += 2
+                    yield together[ranks]
+                # With beta 0 the first argument isn't looked at: the factor costs no pass of its own.
+                outer, seen = grad[:, row : row + one.rows].t(), x[:, self.columns :][:, ranks]
+                yield torch.addmm(one.b, outer, seen, beta=0, alpha=one.scale)
             row, rank = row + one.rows, rank + one.rank
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums over several chunks are kept in."""
+    return dtype if dtype == torch.float64 else torch.float32
