@@ -116,11 +116,27 @@ def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element
 
 
 def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int) -> int:
+    """What backward passes take beside all that is kept: those of layers that kept everything come first, and have
+    freed it when the first checkpointed layer is computed again."""
+    layers, kept = dims.num_hidden_layers, kept_bytes(dims, wide, settings, element)
+    inputs = kept_bytes(dims, wide, settings.model_copy(update={"checkpointed_layers": layers}), element)
+    needs = []
+    if settings.checkpointed_layers < layers:
+        needs.append(kept + _one_layer(dims, wide, settings, element, trainable, False))
+    if settings.checkpointed_layers:
+        needs.append(inputs + _one_layer(dims, wide, settings, element, trainable, True))
+    return max(needs) - kept
+
+
+def _one_layer(
+    dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int, again: bool
+) -> int:
     """The larger of a layer's two backward phases: through its MLP, and through its attention."""
     tokens, part = settings.token_budget, min(settings.token_budget, settings.mlp_tokens)
     resident = settings.dequantized_base
-    again = settings.checkpointed_layers > 0
     attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again else 0
+    small = 0 if resident else wide.small * element
+    attended += small if again else 0
     buffers = 0 if resident else (wide.wide + wide.narrow) * element
     both = 2 * wide.inner if again else 0
     mlp = part * (both + 2 * wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
@@ -128,8 +144,7 @@ def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, elemen
     sums = 4 * trainable // dims.num_hidden_layers
     # Flash attention accumulates dq in fp32, and spreads dk and dv over all heads before it adds them up.
     flash = tokens * wide.attention * (4 + 2 * element) + tokens * (wide.qkv + wide.attention) * element
-    small = 0 if resident else wide.small * element
-    attention = flash + max(0, tokens * wide.qkv * element - flash // 2) + small // 2
+    attention = flash + max(0, tokens * wide.qkv * element - flash // 2) + (0 if again else small)
     return attended + through + sums + max(buffers + mlp, attention)
 
 

@@ -77,6 +77,7 @@ class Attended(NamedTuple):
     out: Tensor
     kept: tuple[Tensor, ...]
     after: Tensor  # the residual after attention
+    matrices: tuple[Tensor, Tensor] | None = None  # of qkv and out, where the same pass goes on to use them
 
 
 def decoder_layer(x: Tensor, layer: Layer, rows: Rows, dropping: bool) -> Tensor:
@@ -125,13 +126,12 @@ class DecoderLayer(torch.autograd.Function):
 
 
 def _attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds) -> Attended:
-    matrix = layer.qkv.matrix()
-    qkv = layer.qkv.forward(_normed(x, layer.qkv, layer.first_norm, layer.eps, matrix, seeds.qkv), matrix)
+    first, second = layer.qkv.matrix(), layer.out.matrix()
+    qkv = layer.qkv.forward(_normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv), first)
     rotate_(qkv, rows.cos, rows.sin, layer.heads + layer.kv_heads)
     out, kept = attention.forward(*_heads(qkv, layer), rows.bounds, rows.longest, layer.scaling)
-    matrix = layer.out.matrix()
-    after = layer.out.forward(_joined(out, layer.out, matrix, seeds.out), matrix, add=x)
-    return Attended(qkv, out, kept, after)
+    after = layer.out.forward(_joined(out, layer.out, second, seeds.out), second, add=x)
+    return Attended(qkv, out, kept, after, (first, second))
 
 
 def _normed(x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -206,11 +206,11 @@ def _attend_backward(
     grad: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds,
     found: list[list[Tensor | None]], wanted: bool,
 ) -> Tensor | None:  # fmt: skip
-    matrix = layer.out.matrix()
+    first, second = attended.matrices or (layer.qkv.matrix(), layer.out.matrix())
     outer = layer.out.output(len(x), grad)
     outer[:, : layer.out.rows] = grad
-    given = _joined(attended.out, layer.out, matrix, seeds.out)
-    in_out = layer.out.backward(outer, given, matrix, seeds.out, found[1])
+    given = _joined(attended.out, layer.out, second, seeds.out)
+    in_out = layer.out.backward(outer, given, second, seeds.out, found[1])
     del outer, given
     grads = attention.backward(
         in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
@@ -221,12 +221,11 @@ def _attend_backward(
         target.copy_(part)
     del grads, in_out
     rotate_(in_qkv, rows.cos, rows.sin, layer.heads + layer.kv_heads, backward=True)
-    matrix = layer.qkv.matrix()
-    given = _normed(x, layer.qkv, layer.first_norm, layer.eps, matrix, seeds.qkv)
+    given = _normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv)
     if not wanted:
-        layer.qkv.learn(in_qkv, given, matrix, seeds.qkv, found[0])
+        layer.qkv.learn(in_qkv, given, first, seeds.qkv, found[0])
         return None
-    in_norm = layer.qkv.backward(in_qkv, given, matrix, seeds.qkv, found[0])
+    in_norm = layer.qkv.backward(in_qkv, given, first, seeds.qkv, found[0])
     return rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, grad)
 
 
