@@ -82,7 +82,8 @@ class Group:
         buffer = self._dequantized() if self._resident is None else self._resident
         if not self.extra:
             return buffer
-        buffer[: self.rows, self.columns :].zero_()
+        if self.extra > self.rank or len(self.projections) > 1:  # else B fills it all
+            buffer[: self.rows, self.columns :].zero_()
         row, rank = 0, 0
         for one in self.projections:
             if one.a is not None and one.b is not None:
@@ -90,7 +91,8 @@ class Group:
                 torch.mul(one.b, one.scale, out=buffer[row : row + one.rows, ranks])
                 buffer[self.rows + rank : self.rows + rank + one.rank, : self.columns] = one.a
             row, rank = row + one.rows, rank + one.rank
-        buffer[self.rows + rank :, : self.columns].zero_()
+        if self.extra > self.rank:
+            buffer[self.rows + rank :, : self.columns].zero_()
         return buffer
 
     def input(self, tokens: int, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from halops.train import attention
 from halops.train.fused.install import install, unsupported
+from halops.train.fused.projection import Group, Projection
 from halops.train.packing import StepCollator
 from tests.unit.train.conftest import SMALL
 from tests.unit.train.test_packing import FAMILIES, adapted, gradients, relative, rows_of
@@ -158,3 +159,25 @@ def test_evaluation_goes_through_the_family_s_own_layers(tmp_path: Path, monkeyp
         expected = model(**step).loss.item()
         install(model, 2, 1000)
         assert model(**step).loss.item() == expected
+
+
+@pytest.mark.parametrize("ranks", [(16,), (16, 16, 16), (4,), (16, 4)])
+def test_every_element_of_the_buffer_is_written(ranks: tuple[int, ...]) -> None:
+    """What memory held before must not come through: it is not a number here."""
+    torch.manual_seed(0)
+    projections = [
+        Projection(torch.randn(8, 12), None, 8, 12, torch.randn(rank, 12), torch.randn(8, rank), 2.0) for rank in ranks
+    ]
+    group, x = Group(projections), torch.randn(5, 12)
+    size = (group.rows + group.extra, group.columns + group.extra)
+    group._resident = torch.full(size, float("nan"))
+    for index, one in enumerate(projections):
+        group._resident[8 * index : 8 * index + 8, :12] = one.weight
+    given = torch.full((5, 12 + group.extra), float("nan"))
+    given[:, :12] = x
+    matrix = group.matrix()
+    group.adapt(given, matrix, [])
+    expected = torch.cat([x @ one.weight.T + 2 * (x @ one.a.T) @ one.b.T for one in projections], dim=1)
+    torch.testing.assert_close(group.forward(given, matrix), expected, rtol=1e-5, atol=1e-4)
+    assert not matrix[: group.rows].isnan().any()
+    assert not matrix[:, :12].isnan().any()
