@@ -7,7 +7,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-startup control cluster cluster-down clean
+.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-train bench-startup control cluster cluster-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,11 @@ controls: setup-test ## Take each safeguard out of a copy of the tree, and see a
 
 bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one run (45 GB of disk)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.merge
+
+bench-train: .venv/dev ## Training speed and memory on this GPU: ours, TRL + Liger and Unsloth, cell by cell (45 GB of disk)
+	$(BIN)/python -m bench.train.kernels
+	$(BIN)/python -m bench.train $(ARGS)
+	$(BIN)/python -m bench.train.table bench-train.jsonl --plot docs/performance.svg
 
 bench-startup: .venv/demo ## How long `halops --help` takes
 	$(BIN)/python -m bench.startup

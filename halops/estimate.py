@@ -12,6 +12,8 @@ from halops.artifact import Frozen
 from halops.gguf_sizes import gguf_bytes, quantize_seconds
 from halops.memory import adapter_element_bytes, optimizer_bytes, serving_memory, training_memory
 from halops.parameters import largest_tensor, lora_parameters, parameters
+from halops.planner.choose import Spending, plan_for
+from halops.planner.choose import Workload as Step
 from halops.prices import hourly_price
 from halops.profile import Profile
 from halops.sections import Dimensions
@@ -161,33 +163,56 @@ def _train(profile: Profile, dims: Dimensions, work: Workload, cores: int) -> St
     training, gpu = profile.training, profile.cluster.gpu.count > 0
     memory = training_memory(profile, dims, work.longest)
     steps = optimizer_steps(profile, work.rows)
-    micro = work.row_tokens * training.per_device_train_batch_size
-    learn = steps * training.gradient_accumulation_steps * micro_batch_seconds(profile, dims, micro, cores)
+    spending = plan_for(profile, dims, _step(profile, work))
+    learn = steps * _step_seconds(profile, dims, work, cores, spending)
     # The held-out rows are read twice, before and after, forward only.
     forward = 2 / (6 if training.gradient_checkpointing else 4)
-    heldout = 2 * forward * profile.data.heldout_fraction * work.tokens / _rate(profile, dims, work, cores)
+    heldout = 2 * forward * profile.data.heldout_fraction * work.tokens / _rate(profile, dims, work, cores, spending)
     load = 20 + merged_bytes(dims) / DISK_BYTES_PER_SECOND
     states, _ = optimizer_bytes(training.optim, lora_parameters(dims, profile.lora), adapter_element_bytes(profile))
     checkpoints = (training.save_total_limit + 1) * (_adapter_bytes(profile, dims) + states)
     host = 3 * 10**9 + 2 * largest_tensor(dims) * 2 + memory.paged
     return StageEstimate(
         stage="train",
-        vram_bytes=memory.needed if gpu else 0,
+        vram_bytes=(spending.least if spending else memory.needed) if gpu else 0,
         ram_bytes=host if gpu else memory.needed,
         disk_bytes=merged_bytes(dims) + checkpoints,
         seconds=load + learn + heldout,
-        note=_train_note(profile, dims, work, cores, steps),
+        note=_train_note(profile, dims, work, cores, steps, spending),
     )
 
 
-def _rate(profile: Profile, dims: Dimensions, work: Workload, cores: int) -> float:
+def _step(profile: Profile, work: Workload) -> Step:
+    """One process's part of an optimizer step."""
+    training = profile.training
+    rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    processes = max(1, profile.cluster.gpu.count) * profile.cluster.nodes
+    longest = min(work.longest or training.max_seq_length, training.max_seq_length)
+    return Step(rows=max(1, rows // processes), longest=longest, mean=min(work.row_tokens, longest))
+
+
+def _step_seconds(profile: Profile, dims: Dimensions, work: Workload, cores: int, spending: Spending | None) -> float:
+    """One optimizer step: as planned on a GPU, as the classic micro-batches elsewhere."""
+    if spending:
+        return spending.seconds
+    training = profile.training
+    micro = work.row_tokens * training.per_device_train_batch_size
+    return training.gradient_accumulation_steps * micro_batch_seconds(profile, dims, micro, cores)
+
+
+def _rate(profile: Profile, dims: Dimensions, work: Workload, cores: int, spending: Spending | None) -> float:
+    if spending:
+        return _step(profile, work).tokens / spending.seconds
     return tokens_per_second(profile, dims, work.row_tokens, cores)
 
 
-def _train_note(profile: Profile, dims: Dimensions, work: Workload, cores: int, steps: int) -> str:
+def _train_note(
+    profile: Profile, dims: Dimensions, work: Workload, cores: int, steps: int, spending: Spending | None
+) -> str:
     where = "GPU" if profile.cluster.gpu.count else f"{cores} core{'s' if cores > 1 else ''}"
-    rate = f"{steps:,} steps at ~{human_count(_rate(profile, dims, work, cores))} tokens/s on {where}"
-    return f"{rate}; {work.assumed}" if work.assumed else rate
+    said = [f"{steps:,} steps at ~{human_count(_rate(profile, dims, work, cores, spending))} tokens/s on {where}"]
+    said += [spending.words] if spending else []
+    return "; ".join(said + [work.assumed] * bool(work.assumed))
 
 
 def _merge(profile: Profile, dims: Dimensions, work: Workload, cores: int) -> StageEstimate:

@@ -96,7 +96,14 @@ class Training(Frozen):
     max_seq_length: Annotated[int, Field(ge=16)] = 1024
     bf16: bool = True
     fp16: bool = False
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool = True  # may be used; how many layers need it is planned
+    # How memory is spent. What isn't set is planned for the card; none of it changes what is learned.
+    token_budget: Positive | None = None
+    checkpointed_layers: Annotated[int, Field(ge=0)] | None = None
+    offload_activations: bool | None = None
+    embedding_on_host: bool | None = None
+    dequantized_base: bool | None = None
+    fused_layers: bool | None = None  # one autograd function a layer; on CUDA where the family allows it
     optim: str = "paged_adamw_8bit"
     save_steps: Positive = 100
     save_total_limit: Positive = 3

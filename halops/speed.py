@@ -10,21 +10,23 @@ from halops.sections import Dimensions
 
 
 class Device(NamedTuple):
-    """A class of GPU: memory in GiB, delivered TFLOP/s in QLoRA training, where the figure is from."""
+    """A class of GPU: memory in GiB, delivered TFLOP/s in QLoRA training, where the figure is from; bandwidth, of
+    which a part is assumed to be reached."""
 
     name: str
     memory_gib: float
     tflops: float
     source: str
+    bytes_per_second: float
 
 
 # Delivered, not peak: dequantization, attention and the optimizer are in it. Ordered by memory.
 DEVICES = (
-    Device("8 GB card", 8, 20, "assumed: half of an RTX 3070's dense bf16 peak"),
-    Device("16 GB card", 16, 35, "assumed, between the 8 GB and the 24 GB card"),
-    Device("24 GB card", 24, 100, "torchtune's Llama-3.1-8B QLoRA on an RTX 4090: 2,413 tokens/s"),
-    Device("A100", 80, 130, "LLaMA-Factory's Llama-2-7B QLoRA on an A100 40 GB: 2,415 to 3,726 tokens/s"),
-    Device("H100", 81, 400, "measured: 4 x 4096 tokens at 9,400 tokens/s"),
+    Device("8 GB card", 8, 20, "assumed: half of an RTX 3070's dense bf16 peak", 0.35e12),
+    Device("16 GB card", 16, 35, "assumed, between the 8 GB and the 24 GB card", 0.4e12),
+    Device("24 GB card", 24, 100, "torchtune's Llama-3.1-8B QLoRA on an RTX 4090: 2,413 tokens/s", 0.8e12),
+    Device("A100", 80, 130, "LLaMA-Factory's Llama-2-7B QLoRA on an A100 40 GB: 2,415 to 3,726 tokens/s", 1.3e12),
+    Device("H100", 81, 400, "measured: 4 x 4096 tokens at 9,400 tokens/s", 2.5e12),
 )
 
 # One micro-batch can't take less than its kernel launches: 0.45 s for 28 layers on an H100's host, whatever the GPU.

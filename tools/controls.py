@@ -32,6 +32,20 @@ class Control:
 
 CONTROLS = (
     Control(
+        "rows that lie end to end attend only to themselves",
+        "halops/train/attention.py",
+        "return list(itertools.pairwise(bounds.tolist()))",
+        "return [(0, int(bounds[-1]))]",
+        ("tests/unit/train/test_packing.py",),
+    ),
+    Control(
+        "a step's loss is divided by the trained tokens of all its micro-batches",
+        "halops/train/trainer.py",
+        "return torch.tensor(max(1.0, count), device=device)",
+        "return None",
+        ("tests/unit/train/test_stage.py",),
+    ),
+    Control(
         "a manifest counts only for the inputs that it was made from",
         "halops/stages/inputs.py",
         "if manifest is None or manifest.inputs != inputs:",

@@ -25,12 +25,12 @@ from halops.backends.toolchain import ToolchainBuild
 from halops.diagnose import diagnose
 from halops.errors import HalopsError, Interrupted
 from halops.plan import Step, make_plan
+from halops.planner.settings import HOST_RUNGS
 from halops.runspec import RunSpec
 from halops.runstate import RunStatus, live_status, load_spec, run_status
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
-from halops.train.arguments import host_rungs
 
 CANCEL_SECONDS = 60  # what a checkpoint may take before we insist
 
@@ -128,7 +128,6 @@ class LocalBackend:
             listener(step.stage, {"kind": "skipped"})
             return
         attempt, rung = 1, 0
-        rungs = host_rungs(spec.profile)
         while True:
             listener(step.stage, {"kind": "started", "attempt": attempt, "rung": rung})
             code = self._attempt(spec, step, rung, listener)
@@ -137,7 +136,7 @@ class LocalBackend:
                 return
             if self._stopping.is_set():
                 raise Interrupted(f"stopped in stage {step.stage}", remedy="the same command goes on from here")
-            retry = next_attempt(step.stage, code, attempt, rung, host_rungs=rungs)
+            retry = next_attempt(step.stage, code, attempt, rung, host_rungs=HOST_RUNGS)
             if retry is None:
                 raise self._error(spec, step, code)
             listener(step.stage, {"kind": "retry", "exit_code": code, "seconds": retry.delay_seconds})

@@ -36,13 +36,13 @@ def run(context: StageContext) -> Metrics:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the input folder
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less lost to fragmentation
-    from halops.train.arguments import check_names, rung_at
+    from halops.train.arguments import check_names, share
     from halops.train.launch import launch, team_of
 
     profile = context.spec.profile
     team = team_of(profile.cluster)
     check_names(profile.training)
-    rung_at(profile.training, context.rung, team.count)
+    share(profile.training, team.count)
     if team.count > 1:
         return launch(context, team)
     from halops.train.world import ALONE
@@ -52,16 +52,15 @@ def run(context: StageContext) -> Metrics:
 
 def run_here(context: StageContext, world: World) -> Metrics:
     """Train in this process, by itself or as one of several."""
-    from halops.train.arguments import rung_at
     from halops.train.faults import translated
     from halops.train.resume import find_resume
     from halops.train.session import prepare
 
-    rung = rung_at(context.spec.profile.training, context.rung, world.size)
-    with translated(rung):
+    with translated() as tried:
         resume = find_resume(context)
         world.require_same_step(resume.step if resume else 0)
-        return _train(prepare(context, rung, world), resume)
+        session = prepare(context, world, tried)
+        return _train(session, resume)
 
 
 def _train(session: Session, resume: Resume | None) -> Metrics:
@@ -121,11 +120,10 @@ def _train(session: Session, resume: Resume | None) -> Metrics:
 def _measure(session: Session, message: str) -> float | None:
     from halops.train.heldout import heldout_loss
 
-    longest = session.context.spec.profile.training.max_seq_length
     return heldout_loss(
         session.model,
         session.heldout,
-        budget=session.rung.micro_batch * longest if session.cuda else CPU_BATCH_TOKENS,
+        budget=session.settings.token_budget if session.cuda else CPU_BATCH_TOKENS,
         progress=session.context.progress,
         stop=session.context.stop,
         message=message,
@@ -138,25 +136,26 @@ def _trainer(session: Session, watch: Watch, checkpoints: Checkpoints, export: A
 
     from halops.train.arguments import rows_per_step, training_arguments
     from halops.train.faults import planted
-    from halops.train.rows import collate
+    from halops.train.packing import StepCollator
     from halops.train.trainer import LoraTrainer
 
     context, training = session.context, session.context.spec.profile.training
+    checkpointing = session.settings.checkpointed_layers > 0 and not session.fused
     arguments = training_arguments(
-        context.spec.profile, context.scratch / "trainer", session.cuda, context.rung, count=session.world.size
+        context.spec.profile, context.scratch / "trainer", session.cuda, checkpointing, count=session.world.size
     )
     session.summary["arguments"] = arguments | {"output_dir": ""}
     trainer = LoraTrainer(
         model=session.model,
         args=TrainingArguments(**arguments),
         train_dataset=session.train,
-        data_collator=collate,
+        data_collator=StepCollator(session.settings.token_budget, session.end_to_end),
         callbacks=[watch, *planted(context.rung)],
         checkpoints=checkpoints,
         export=export,
         rows_per_step=rows_per_step(training),
-        alike=training.per_device_train_batch_size > 1,  # one row at a time has no padding
-        offload=session.rung.offload_activations and session.cuda,
+        alike=training.per_device_train_batch_size > 1,  # as it always was: the same rows in each step
+        offload=session.settings.offload_activations and session.cuda,
         world=session.world,
     )
     watch.trainer = trainer

@@ -1,15 +1,14 @@
-"""A profile's training section under the names that the installed transformers gives them, and the OOM ladder."""
+"""A profile's training section under the names that the installed transformers gives them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from halops.errors import ConfigError, GpuMemoryError
+from halops.errors import ConfigError
 from halops.profile import Profile
 from halops.sections import Cluster, Training
 
@@ -32,75 +31,30 @@ SCHEDULES = frozenset({
 PEER_SECONDS = 1800
 
 
-@dataclass(frozen=True)
-class Rung:
-    """How one process cuts up its share of an optimizer step; all rungs train on the same rows a step."""
-
-    micro_batch: int
-    accumulation: int
-    offload_activations: bool = False
-
-
 def processes(cluster: Cluster) -> int:
     """Training processes that a profile asks for: one for each GPU of each node."""
     return max(1, cluster.gpu.count) * cluster.nodes
 
 
-def share(training: Training, count: int) -> tuple[int, int]:
-    """Micro-batch and accumulation of each of `count` processes; together they make the profile's effective batch.
+def share(training: Training, count: int) -> int:
+    """Rows of an optimizer step for each of `count` processes; together they make the profile's effective batch.
 
-    Fewer accumulations before smaller micro-batches: those cost speed. Raises ConfigError if it can't be shared.
+    Raises ConfigError if it can't be shared.
     """
-    batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    common = math.gcd(accumulation, count)
-    left = count // common
-    if batch % left:
-        rows = batch * accumulation
+    rows = rows_per_step(training)
+    if rows % count:
         fitting = -(-rows // count) * count
         raise ConfigError(
             f"a step of {rows} rows can't be shared evenly by {count} processes",
             [
-                f"training.per_device_train_batch_size {batch} x training.gradient_accumulation_steps {accumulation} "
+                f"training.per_device_train_batch_size {training.per_device_train_batch_size} x "
+                f"training.gradient_accumulation_steps {training.gradient_accumulation_steps} "
                 f"= {rows} rows, on cluster.gpu.count x cluster.nodes = {count} processes"
             ],
             remedy=f"take a multiple of {count}: --set training.per_device_train_batch_size=1 "
             f"--set training.gradient_accumulation_steps={fitting}",
         )
-    return batch // left, accumulation // common
-
-
-def ladder(training: Training, count: int = 1) -> tuple[Rung, ...]:
-    """What to try, in turn, as memory runs out: ever smaller micro-batches, then activations in host memory.
-
-    Args:
-        count: processes that train together; the rungs are what each of them does.
-
-    Raises ConfigError if they can't share a step.
-    """
-    batch, accumulation = share(training, count)
-    rungs = [Rung(batch, accumulation)]
-    while batch > 1:
-        smaller = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)
-        batch, accumulation = smaller, accumulation * (batch // smaller)
-        rungs.append(Rung(batch, accumulation))
-    return (*rungs, Rung(batch, accumulation, offload_activations=True))
-
-
-def host_rungs(profile: Profile) -> list[bool]:
-    """One entry for each rung of a profile's ladder: whether it moves things to host memory."""
-    return [rung.offload_activations for rung in ladder(profile.training, processes(profile.cluster))]
-
-
-def rung_at(training: Training, index: int, count: int = 1) -> Rung:
-    """The rung that many steps down, for each of `count` processes. Raises GpuMemoryError past the ladder's end."""
-    rungs = ladder(training, count)
-    if index >= len(rungs):
-        raise GpuMemoryError(
-            f"out of memory at every rung, down to {rungs[-1].micro_batch} row at a time with its activations "
-            "in host memory",
-            remedy="a card with more memory, or shorter rows: --set training.max_seq_length=512",
-        )
-    return rungs[index]
+    return rows // count
 
 
 def optimizer(training: Training, cuda: bool) -> str:
@@ -126,7 +80,7 @@ def training_arguments(
     profile: Profile,
     output: Path | str,
     cuda: bool,
-    rung: int = 0,
+    checkpointing: bool | None = None,
     fields: Collection[str] | None = None,
     count: int = 1,
 ) -> dict[str, Any]:
@@ -134,23 +88,23 @@ def training_arguments(
 
     bf16 stays off here even where the profile asks for it: the weights are bfloat16 themselves, so autocast would only
     add casts, and bring fp32 copies. fp16 keeps the adapter in fp32 and needs autocast and the loss scaler.
+    A batch is a process's share of a whole optimizer step: `halops.train.packing` cuts it up by tokens, not by rows.
 
     Args:
         output: folder for the Trainer's own checkpoints.
-        rung: how far down the out-of-memory ladder.
+        checkpointing: whether the Trainer checkpoints every layer; the profile's own wish if None.
         fields: the names that TrainingArguments has; those of the installed transformers if None.
         count: processes that train together.
 
-    Raises ConfigError, and GpuMemoryError past the last rung.
-    """  # fmt: skip
+    Raises ConfigError.
+    """
     training = profile.training
     check_names(training)
-    step = rung_at(training, rung, count)
     names = fields if fields is not None else installed_fields()
     return {
         "output_dir": str(output),
-        "per_device_train_batch_size": step.micro_batch,
-        "gradient_accumulation_steps": step.accumulation,
+        "per_device_train_batch_size": share(training, count),
+        "gradient_accumulation_steps": 1,
         "num_train_epochs": training.num_train_epochs,
         "max_steps": training.max_steps or -1,
         "learning_rate": training.learning_rate,
@@ -176,7 +130,7 @@ def training_arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        **_checkpointing(training.gradient_checkpointing, names),
+        **_checkpointing(training.gradient_checkpointing if checkpointing is None else checkpointing, names),
         **(_together(cuda) if count > 1 else {}),
     }
 

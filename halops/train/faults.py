@@ -11,13 +11,14 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from halops.errors import ConfigError, GpuMemoryError, HostError, IntegrityError
 from halops.names import ENV_TEST_FAULT
-from halops.train.arguments import Rung
+from halops.planner.settings import MemorySettings
 
 # CUDA libraries report a failed allocation in words of their own.
 CUDA_WORDS = (
@@ -30,15 +31,19 @@ HOST_WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator
 DISK_WORDS = ("PytorchStreamWriter failed", "No space left on device")
 
 
-@contextmanager
-def translated(rung: Rung) -> Iterator[None]:
-    """Raise GpuMemoryError for CUDA out of memory, HostError for host memory or disk, IntegrityError for a pickle.
+@dataclass
+class Tried:
+    """What an attempt at training tries, for the message; None until it is known."""
 
-    Args:
-        rung: what was tried, for the message.
-    """
+    settings: MemorySettings | None = None
+
+
+@contextmanager
+def translated() -> Iterator[Tried]:
+    """Raise GpuMemoryError for CUDA out of memory, HostError for host memory or disk, IntegrityError for a pickle."""
+    tried = Tried()
     try:
-        yield
+        yield tried
     except pickle.UnpicklingError as error:
         raise IntegrityError(
             "a checkpoint holds more than tensors, and is not read",
@@ -48,26 +53,33 @@ def translated(rung: Rung) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in CUDA_WORDS):
-            raise _gpu(rung) from error
+            raise _gpu(tried.settings) from error
         if any(words in text for words in HOST_WORDS):
             raise HostError(
-                "out of host memory", remedy="close other programs, or --set training.per_device_train_batch_size=1"
+                "out of host memory",
+                remedy="close other programs, or take shorter rows: --set training.max_seq_length=512",
             ) from error
         if any(words in text for words in DISK_WORDS):
             raise HostError("the disk is full", remedy="free some space and run again; checkpoints are kept") from error
         raise
 
 
-def _gpu(rung: Rung) -> GpuMemoryError:
+def _gpu(tried: MemorySettings | None) -> GpuMemoryError:
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
     total = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0
     return GpuMemoryError(
         f"out of GPU memory: {peak:.2f} GiB allocated at the peak, of the card's {total:.1f} GiB",
-        where=f"{rung.micro_batch} rows at a time, {rung.accumulation} times a step"
-        + (", activations in host memory" if rung.offload_activations else ""),
-        remedy="the next attempt takes smaller micro-batches; or --set training.max_seq_length=512, "
+        where=_words(tried) if tried else "while loading the base",
+        remedy="the next attempt takes fewer tokens at a time; or --set training.max_seq_length=512, "
         "or close what else uses the card (`nvidia-smi`)",
     )
+
+
+def _words(tried: MemorySettings) -> str:
+    said = [f"{tried.token_budget} tokens at a time", f"{tried.checkpointed_layers} layers checkpointed"]
+    said += ["activations in host memory"] * tried.offload_activations
+    said += ["the embedding in host memory"] * tried.embedding_on_host
+    return ", ".join(said)
 
 
 def planted(rung: int) -> list[Any]:

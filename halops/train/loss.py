@@ -14,19 +14,26 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from halops.train.fused.launch import by_triton
+
 IGNORED = -100  # a label that is not trained on, as everywhere in transformers
-CHUNK_BYTES = {"cuda": 128 * 2**20, "cpu": 16 * 2**20}  # of fp32 logits; a CPU wants them in its caches
+# Of a chunk's logits, in the dtype that they are held in: as many rows as a GPU's matrix products need, about 1,000
+# with 152,064 columns; a CPU wants them in its caches.
+CHUNK_BYTES = {"cuda": 320 * 2**20, "cpu": 16 * 2**20}
+ALIGNED = 128  # rows of a chunk, where there are so many
 
 
-def chunk_rows(longest: int, vocab_size: int, limit_bytes: int) -> int:
+def chunk_rows(longest: int, vocab_size: int, limit_bytes: int, element: int = 4) -> int:
     """Rows of logits that are made at once: within the limit, and fewer than the longest sequence has.
 
     Args:
         longest: tokens of the longest sequence of the batch.
         vocab_size: columns of the logits.
-        limit_bytes: bound on a chunk's fp32 logits.
+        limit_bytes: bound on a chunk's logits.
+        element: bytes of a logit.
     """
-    return max(1, min(limit_bytes // (4 * vocab_size), longest // 2))
+    rows = min(limit_bytes // (element * vocab_size), longest // 2)
+    return max(1, rows // ALIGNED * ALIGNED if rows > ALIGNED else rows)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -50,7 +57,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         kept = torch.float32 if hidden.dtype == torch.float16 else hidden.dtype
         grad = torch.empty(hidden.shape, dtype=kept, device=hidden.device) if wanted else None
         product = weight.new_empty(min(rows, len(hidden)), len(weight))
-        logits = product if weight.dtype == torch.float32 else torch.empty_like(product, dtype=torch.float32)
+        wide = by_triton(weight) or weight.dtype == torch.float32  # the kernel computes in fp32 without a copy
+        logits = product if wide else torch.empty_like(product, dtype=torch.float32)
         for start in range(0, len(hidden), rows):
             part = slice(start, min(start + rows, len(hidden)))
             count = part.stop - part.start
@@ -60,7 +68,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 raw += bias
             if raw is not z:
                 z.copy_(raw)
-            loss += _reduce(z, targets[part], scale, softcap, wanted)
+            loss += (_by_triton if by_triton(weight) else _reduce)(z, targets[part], scale, softcap, wanted)
             if grad is not None:
                 if raw is not z:
                     raw.copy_(z)
@@ -75,6 +83,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
         return (grad * outer).to(ctx.dtype), None, None, None, None, None, None, None
+
+
+def _by_triton(z: Tensor, targets: Tensor, scale: float, softcap: float | None, wanted: bool) -> Tensor:
+    """What `_reduce` does, in one kernel."""
+    from halops.train.fused.cross_entropy_triton import cross_entropy_
+
+    losses: Tensor = cross_entropy_(z, targets, scale, softcap, wanted)
+    return losses.sum(dtype=torch.float64)
 
 
 def _reduce(z: Tensor, targets: Tensor, scale: float, softcap: float | None, wanted: bool) -> Tensor:
@@ -123,7 +139,7 @@ def chunked_loss(
         trained: [N], int64: the positions b * S + i - 1 from which a trained token is predicted; found from the
             labels if None, at the price of waiting for the GPU.
         scale, softcap: logits become softcap * tanh(scale * z / softcap), as some families want.
-        limit_bytes: bound on a chunk's fp32 logits; a default by device if None.
+        limit_bytes: bound on a chunk's logits; a default by device if None.
     """
     if trained is None:
         row, before = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
@@ -131,7 +147,8 @@ def chunked_loss(
     if total is None:
         total = float(max(1, len(trained)))
     limit = limit_bytes or CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cpu"])
-    rows = chunk_rows(hidden.shape[1], len(weight), limit)
+    element = weight.element_size() if by_triton(weight) else 4
+    rows = chunk_rows(hidden.shape[1], len(weight), limit, element)
     chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, trained)
     targets = labels.reshape(-1).index_select(0, trained + 1)
     result: Tensor = ChunkedCrossEntropy.apply(chosen, weight, bias, targets, total, rows, scale, softcap)

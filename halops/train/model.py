@@ -12,7 +12,7 @@ from halops.artifact import walk_files
 from halops.errors import ConfigError, IntegrityError, ModelError
 from halops.models.formats import refuse_pickle
 from halops.profile import Profile
-from halops.train import liger
+from halops.train import attention, liger
 from halops.train.dequantized import hold_dequantized
 from halops.train.head import install_chunked_head
 
@@ -96,7 +96,7 @@ def load_model(base: Path, config: Any, profile: Profile, cuda: bool) -> Any:
             dtype=precision(profile, cuda).weights,
             quantization_config=_quantization(profile, cuda),
             device_map={"": torch.cuda.current_device() if cuda else "cpu"},
-            attn_implementation=_attention(config),
+            attn_implementation=attention_for(config, profile.training.max_seq_length),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -140,9 +140,18 @@ def _quantization(profile: Profile, cuda: bool) -> Any:
     )
 
 
-def _attention(config: Any) -> str:
-    """SDPA, but for families that cap their attention scores: SDPA leaves the cap out."""
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
+def attention_for(config: Any, longest: int) -> str:
+    """Ours, by rows. transformers' own where a family caps its scores, which SDPA leaves out, or where a layer sees
+    fewer tokens back than the longest row has."""
+    if getattr(config, "attn_logit_softcapping", None):
+        return "eager"
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    window = getattr(config, "sliding_window", None)
+    if kinds - {"full_attention", "sliding_attention"} or (
+        "sliding_attention" in kinds and (window or longest) < longest
+    ):
+        return "sdpa"
+    return attention.register()
 
 
 def _no_repacking(model: Any) -> None:

@@ -160,37 +160,39 @@ class StepsOfLikeLength(Sampler[int]):
 
 
 class SharedSteps(Sampler[list[int]]):
-    """One process's micro-batches: all processes together see in each optimizer step the rows that one alone would.
+    """One process's part of each optimizer step: all together see in it the rows that one alone would.
 
-    Each has the same number of micro-batches in a step. Where an epoch's last step has too few rows, some are empty.
+    Rows are dealt so that the processes get about as many tokens. Where an epoch's last step has too few rows, some
+    get none.
 
     Args:
         order: of all rows.
         step: rows of one optimizer step.
-        micro_batch: most rows of one micro-batch.
         rank, count: which process this is, and of how many.
     """
 
-    def __init__(self, order: StepsOfLikeLength, step: int, micro_batch: int, rank: int, count: int) -> None:
-        self.order, self.step, self.micro_batch, self.rank, self.count = order, step, micro_batch, rank, count
+    def __init__(self, order: StepsOfLikeLength, step: int, rank: int, count: int) -> None:
+        self.order, self.step, self.rank, self.count = order, step, rank, count
 
     def set_epoch(self, epoch: int) -> None:
         self.order.set_epoch(epoch)
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.order), self.step)
-        return whole * self._rounds(self.step) + self._rounds(rest)
+        return -(-len(self.order) // self.step)
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in _slices(list(self.order), self.step):
-            parts = _slices(rows, self.micro_batch)
-            for turn in range(self._rounds(len(rows))):
-                mine = turn * self.count + self.rank
-                yield parts[mine] if mine < len(parts) else []
+            yield self._deal(rows)[self.rank]
 
-    def _rounds(self, rows: int) -> int:
-        """Micro-batches that each process has in a step of so many rows."""
-        return -(-rows // (self.micro_batch * self.count))
+    def _deal(self, rows: list[int]) -> list[list[int]]:
+        """The longest row first, each to the process that has the fewest tokens so far."""
+        parts: list[list[int]] = [[] for _ in range(self.count)]
+        tokens = [0] * self.count
+        for row in sorted(rows, key=lambda row: -self.order.lengths[row]):
+            least = tokens.index(min(tokens))
+            parts[least].append(row)
+            tokens[least] += self.order.lengths[row]
+        return parts
 
 
 def _slices(items: list[int], size: int) -> list[list[int]]:

@@ -11,10 +11,16 @@ import torch
 from transformers import set_seed
 
 from halops.errors import DataError
+from halops.planner.settings import MemorySettings
 from halops.stages.context import StageContext
 from halops.train import adapter, census, liger, model
-from halops.train.arguments import Rung, optimizer, rows_per_step
+from halops.train.arguments import optimizer, rows_per_step
+from halops.train.faults import Tried
+from halops.train.fused.install import install as fused
+from halops.train.host_embedding import move_embedding
+from halops.train.isolation import rows_stay_apart
 from halops.train.rows import Rows, read_rows
+from halops.train.spending import spending
 from halops.train.world import ALONE, World
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "liger-kernel")
@@ -25,7 +31,9 @@ class Session:
     """`model` is the base under PEFT; `summary` becomes summary.json."""
 
     context: StageContext
-    rung: Rung
+    settings: MemorySettings
+    end_to_end: bool  # whether rows can lie end to end without seeing each other
+    fused: bool  # whether a decoder layer is one autograd function, with its own checkpointing
     cuda: bool
     model: Any
     dtypes: model.Precision
@@ -42,19 +50,28 @@ class Session:
         return tensors
 
 
-def prepare(context: StageContext, rung: Rung, world: World = ALONE) -> Session:
+def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = None) -> Session:
     """Read the rows, load the base, put the adapter on; check what came out.
 
-    Raises ConfigError, DataError, ModelError, IntegrityError, HostError, StageError.
+    Args:
+        tried: is told the memory settings as soon as they are chosen.
+
+    Raises ConfigError, DataError, ModelError, IntegrityError, HostError, StageError, GpuMemoryError.
     """
     profile, base = context.spec.profile, context.inputs / "base"
     cuda = torch.cuda.is_available()
     config = model.read_config(base)
     train, heldout = _read_rows(context, config)
+    spent = spending(context, config, train, cuda, world.size)
+    settings = spent.settings
+    if tried:
+        tried.settings = settings
     notes = _notes(context, cuda, world)
     patched = model.apply_liger(config, cuda)
     if cuda and not patched:
         notes.append(f"warning: Liger has no kernels for {config.model_type}; training goes on without them")
+    if spent.reason:
+        notes.append(f"layers are not fused: {spent.reason}")
     for note in notes:
         context.progress(note)
     context.progress("loading the base")
@@ -64,18 +81,27 @@ def prepare(context: StageContext, rung: Rung, world: World = ALONE) -> Session:
     dtypes = model.precision(profile, cuda)
     set_seed(profile.training.seed)  # the adapter's first weights are random
     adapted = adapter.add_adapter(loaded, profile.lora, found, dtypes.adapter, start if start.is_dir() else None)
+    if settings.embedding_on_host:
+        move_embedding(loaded)
+    end_to_end = rows_stay_apart(loaded)
+    if not end_to_end:
+        notes.append(f"warning: rows can't lie end to end in {type(loaded).__name__}; they are padded to one another")
     summary = {
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "dtypes": {name: name_of(dtype) for name, dtype in asdict(dtypes).items()},
         "liger": liger.check(loaded) if patched else {},
         "target_modules": found.mapping,
         "starting_adapter": start.is_dir(),
-        "rung": asdict(rung),
+        "memory": settings.model_dump() | {"rung": context.rung, "predicted_bytes": spent.predicted},
+        "fused_layers": spent.fused,
+        "end_to_end": end_to_end,
         "processes": world.size,
         "notes": notes,
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
-    session = Session(context, rung, cuda, adapted, dtypes, train, heldout, world, summary)
+    if spent.fused:
+        fused(adapted, settings.checkpointed_layers, settings.mlp_tokens, settings.dequantized_base)
+    session = Session(context, settings, end_to_end, spent.fused, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session
 

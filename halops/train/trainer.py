@@ -61,8 +61,8 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         if world.size > 1:
             share_adapter_only(self.model)
             torch.manual_seed(self.args.seed + world.rank)  # of dropout: each process drops its own
-        self._step_loss: list[torch.Tensor] = []
-        self._step_tokens: list[torch.Tensor] = []
+        self._step_loss: Any = 0.0
+        self._step_tokens = 0
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -75,21 +75,33 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
     def take_loss(self) -> float:
         """Loss of the step in hand, the sum over its micro-batches; waits for the GPU, and for the other processes."""
-        losses, self._step_loss = self._step_loss, []
         # Each process's losses are scaled by their number, since DDP takes the mean of gradients.
-        return self.world.sum(float(torch.stack(losses).sum()))[0] / self.world.size
+        return self.world.sum(float(self._step_loss))[0] / self.world.size
 
     def take_tokens(self) -> int:
         """Non-padding tokens of all processes since this was last called."""
-        lengths, self._step_tokens = self._step_tokens, []
-        return int(self.world.sum(sum(int(part.sum()) for part in lengths))[0])
+        tokens, self._step_tokens = self._step_tokens, 0
+        return int(self.world.sum(tokens)[0])
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        self._step_tokens.append(inputs.pop("lengths"))
-        with self._offload:
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        self._step_loss.append(loss)
-        return loss
+        """A whole optimizer step: forward and backward of each micro-batch, gradients shared once, at the last."""
+        self._step_tokens += inputs["tokens"]
+        parts, losses = inputs["micro_batches"], []
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self._offload:
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        self._step_loss = torch.stack(losses).sum()
+        return self._step_loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        """Trained tokens of the step, of all processes: what its loss is divided by."""
+        (count,) = self.world.sum(sum(step["trained"] for step in batch_samples))
+        return torch.tensor(max(1.0, count), device=device)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The Trainer's own count isn't used, and wants plain batches."""
+        return 0
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         self.grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -103,10 +115,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         """Each of several processes gets its part of every step; accelerate's sharding would repeat rows at the end."""
         if self.world.size == 1:
             return super().get_train_dataloader()
-        steps = SharedSteps(
-            self._get_train_sampler(), self._rows_per_step, self.args.per_device_train_batch_size,
-            self.world.rank, self.world.size,
-        )  # fmt: skip
+        steps = SharedSteps(self._get_train_sampler(), self._rows_per_step, self.world.rank, self.world.size)
         self.add_callback(Epochs(steps, self._steps_per_epoch))
         pinned = self.args.dataloader_pin_memory
         return DataLoader(self.train_dataset, batch_sampler=steps, collate_fn=self.data_collator, pin_memory=pinned)
@@ -173,4 +182,4 @@ def activation_offload(model: Any) -> Any:
     """A context in which activations wait for the backward pass in host memory."""
     from trl.models.activation_offloading import get_act_offloading_ctx_manager
 
-    return get_act_offloading_ctx_manager(model, warn_if_no_head=False)
+    return get_act_offloading_ctx_manager(model, max_fwd_stash_size=2, warn_if_no_head=False)

@@ -38,12 +38,12 @@ from halops.manifests.jobs import with_attempt
 from halops.manifests.run import jobs_of
 from halops.names import OVER, State, root_name
 from halops.plan import Step, make_plan
+from halops.planner.settings import HOST_RUNGS
 from halops.runspec import RunSpec
 from halops.runstate import live_status
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
-from halops.train.arguments import host_rungs
 
 TICK_SECONDS = 2.0
 PATIENCE_SECONDS = 300.0  # with an API server that is down; then the pod ends, and its Job starts another
@@ -63,7 +63,6 @@ class Coordinator:
     ) -> None:  # fmt: skip
         self.api, self.store, self.spec, self.jobs, self.watcher, self.say = api, store, spec, jobs, watcher, say
         self.root = root_name(spec.run_id)
-        self.host_rungs = host_rungs(spec.profile)
         self._done: set[str] = set()  # seen by this process; a manifest doesn't vanish by itself
 
     def tick(self) -> State | None:
@@ -109,7 +108,7 @@ class Coordinator:
         jobs = stage_jobs(self.api, self.spec.run_id, step.stage)
         pods = stage_pods(self.api, self.spec.run_id, step.stage) if jobs else []
         views = [view(job, pods) for job in jobs]
-        move = decide(step.stage, history.get(step.stage, ()), views, self.host_rungs, now())
+        move = decide(step.stage, history.get(step.stage, ()), views, HOST_RUNGS, now())
         if move.kind == "wait":
             self.watcher.look(root, step.stage, jobs[-1] if jobs else None, pods)
             return None

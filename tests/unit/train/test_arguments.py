@@ -1,4 +1,4 @@
-"""The profile's training section in transformers' own names, and the out-of-memory ladder."""
+"""The profile's training section in transformers' own names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from halops.errors import ConfigError, GpuMemoryError
+from halops.errors import ConfigError
 from halops.profile import load_profile, shipped_profiles
-from halops.train.arguments import Rung, installed_fields, ladder, total_steps, training_arguments
+from halops.train.arguments import installed_fields, total_steps, training_arguments
 from tests.unit.train.conftest import make_profile
 
 OLD = {"gradient_checkpointing", "gradient_checkpointing_kwargs", "warmup_ratio", "warmup_steps"}
@@ -19,7 +19,7 @@ TODAY = {"activation_checkpointing", "activation_checkpointing_kwargs", "warmup_
     ("profile", "cuda", "expected"),
     [
         ("rtx8", True, {
-            "num_train_epochs": 3, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8,
+            "num_train_epochs": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
             "learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "weight_decay": 0.01,
             "activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False},
             "optim": "paged_adamw_8bit", "save_steps": 100, "bf16": False, "fp16": False, "use_cpu": False,
@@ -27,21 +27,21 @@ TODAY = {"activation_checkpointing", "activation_checkpointing_kwargs", "warmup_
         }),
         ("rtx8", False, {"optim": "adamw_torch", "use_cpu": True, "dataloader_pin_memory": False}),
         ("a100", True, {
-            "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "optim": "paged_adamw_8bit",
+            "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "optim": "paged_adamw_8bit",
         }),
         ("local", False, {
-            "max_steps": 50, "per_device_train_batch_size": 9, "gradient_accumulation_steps": 2, "optim": "adamw_torch",
-            "activation_checkpointing": False, "activation_checkpointing_kwargs": None,
+            "max_steps": 50, "per_device_train_batch_size": 18, "gradient_accumulation_steps": 1,
+            "optim": "adamw_torch", "activation_checkpointing": False, "activation_checkpointing_kwargs": None,
         }),
     ],
 )  # fmt: skip
 def test_today_s_names(profile: str, cuda: bool, expected: dict[str, Any]) -> None:
-    arguments = training_arguments(load_profile(profile), "out", cuda, 0, fields=TODAY)
+    arguments = training_arguments(load_profile(profile), "out", cuda, fields=TODAY)
     assert {key: arguments[key] for key in expected} == expected
 
 
 def test_names_of_older_transformers() -> None:
-    arguments = training_arguments(load_profile("rtx8"), "out", True, 0, fields=OLD)
+    arguments = training_arguments(load_profile("rtx8"), "out", True, fields=OLD)
     assert arguments["gradient_checkpointing"] is True
     assert arguments["gradient_checkpointing_kwargs"] == {"use_reentrant": False}
     assert arguments["warmup_ratio"] == 0.1
@@ -63,32 +63,6 @@ def test_fp16_asks_for_the_loss_scaler_on_cuda_only() -> None:
     profile = load_profile("rtx8", ["training.bf16=false", "training.fp16=true"])
     assert training_arguments(profile, "out", True)["fp16"] is True
     assert training_arguments(profile, "out", False)["fp16"] is False
-
-
-@pytest.mark.parametrize(
-    ("batch", "accumulation", "expected"),
-    [
-        (8, 1, [(8, 1), (4, 2), (2, 4), (1, 8)]),
-        (4, 4, [(4, 4), (2, 8), (1, 16)]),
-        (1, 8, [(1, 8)]),
-        (6, 2, [(6, 2), (3, 4), (1, 12)]),
-        (7, 1, [(7, 1), (1, 7)]),
-    ],
-)
-def test_the_ladder_keeps_the_rows_of_a_step(batch: int, accumulation: int, expected: list[tuple[int, int]]) -> None:
-    training = make_profile(
-        training={"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    ).training
-    rungs = ladder(training)
-    assert [(rung.micro_batch, rung.accumulation) for rung in rungs[:-1]] == expected
-    assert rungs[-1] == Rung(*expected[-1], offload_activations=True)
-    assert {rung.micro_batch * rung.accumulation for rung in rungs} == {batch * accumulation}
-
-
-def test_the_ladder_ends() -> None:
-    with pytest.raises(GpuMemoryError, match="at every rung") as caught:
-        training_arguments(load_profile("rtx8"), "out", True, rung=2)
-    assert "max_seq_length" in str(caught.value)
 
 
 def test_names_that_are_not_there() -> None:

@@ -49,7 +49,6 @@ def wide_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide_session(attempt: Callable[..., Attempt], base: Path, tmp_path: Path, nf4: bool = False) -> tuple[Any, Any]:
     """A session and its trainer, rows of 100 tokens and more."""
     from halops.stages.train import _trainer
-    from halops.train.arguments import Rung
     from halops.train.callbacks import Watch
     from halops.train.history import History
     from halops.train.session import prepare
@@ -70,7 +69,7 @@ def wide_session(attempt: Callable[..., Attempt], base: Path, tmp_path: Path, nf
         quantization={"load_in_4bit": nf4},
     )
     one = attempt(profile, inputs=inputs)
-    session = prepare(one.context, Rung(4, 2))
+    session = prepare(one.context)
     watch = Watch(History(one.output), Progress(), threading.Event(), 1)
     return session, _trainer(session, watch, one.context.checkpoints, dict)
 
@@ -81,7 +80,7 @@ def test_no_tensor_of_sequence_by_vocabulary(
 ) -> None:
     """Through the real Trainer: forward, backward, clipping and the optimizer's step."""
     session, trainer = wide_session(attempt, wide_base, tmp_path, nf4)
-    longest = max(session.train.lengths)
+    longest = min(sum(session.train.lengths), session.settings.token_budget)  # of a micro-batch
     with Largest() as largest:
         trainer.train()
     assert any("backward" in name for name in largest.seen)

@@ -10,7 +10,7 @@ import pytest
 
 from halops.errors import ConfigError
 from halops.profile import load_profile
-from halops.train.arguments import Rung, host_rungs, installed_fields, ladder, processes, share, training_arguments
+from halops.train.arguments import installed_fields, processes, share, training_arguments
 from halops.train.heldout import turns
 from halops.train.loss import IGNORED
 from halops.train.rows import Row, Rows, SharedSteps, StepsOfLikeLength, collate
@@ -26,34 +26,28 @@ def training(batch: int, accumulation: int) -> Any:
 @pytest.mark.parametrize(
     ("batch", "accumulation", "count", "expected"),
     [
-        (1, 8, 1, (1, 8)),
-        (1, 8, 2, (1, 4)),
-        (1, 8, 8, (1, 1)),
-        (4, 4, 8, (2, 1)),  # accumulation first, then the micro-batch
-        (4, 1, 4, (1, 1)),
-        (9, 2, 3, (3, 2)),
-        (2, 3, 6, (1, 1)),
-        (6, 4, 8, (3, 1)),
+        (1, 8, 1, 8),
+        (1, 8, 2, 4),
+        (1, 8, 8, 1),
+        (4, 4, 8, 2),
+        (4, 1, 4, 1),
+        (9, 2, 3, 6),
+        (6, 4, 8, 3),
     ],
 )
-def test_the_effective_batch_never_changes(batch: int, accumulation: int, count: int, expected: tuple[int, int]):
+def test_the_effective_batch_never_changes(batch: int, accumulation: int, count: int, expected: int):
     assert share(training(batch, accumulation), count) == expected
-    assert expected[0] * expected[1] * count == batch * accumulation
+    assert expected * count == batch * accumulation
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "count"), [(1, 8, 3), (3, 3, 2), (2, 2, 8), (1, 1, 2)])
 def test_what_cannot_be_shared_says_so_with_its_numbers(batch: int, accumulation: int, count: int):
     with pytest.raises(ConfigError) as caught:
-        ladder(training(batch, accumulation), count)
+        share(training(batch, accumulation), count)
     for number in (batch, accumulation, batch * accumulation, count):
         assert str(number) in str(caught.value)
     fitting = int(str(caught.value).rpartition("=")[2])
-    assert share(training(1, fitting), count) == (1, fitting // count)
-
-
-def test_rungs_are_those_of_one_process():
-    assert ladder(training(4, 4), 8) == (Rung(2, 1), Rung(1, 2), Rung(1, 2, offload_activations=True))
-    assert ladder(training(1, 8), 8) == (Rung(1, 1), Rung(1, 1, offload_activations=True))
+    assert share(training(1, fitting), count) == fitting // count
 
 
 @pytest.mark.parametrize(
@@ -67,17 +61,12 @@ def test_a_process_for_each_gpu_of_each_node(sets: list[str], expected: int):
     assert processes(load_profile("rtx8", sets).cluster) == expected
 
 
-def test_the_ladder_that_a_backend_climbs_down_is_that_of_one_process():
-    assert host_rungs(load_profile("a100")) == [False, False, False, True]
-    assert host_rungs(load_profile("a100", ["cluster.gpu.count=8"])) == [False, False, True]
-
-
 def test_arguments_of_one_of_four():
-    made = training_arguments(load_profile("a100"), "out", True, 0, count=4)
+    made = training_arguments(load_profile("a100"), "out", True, count=4)
     assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (4, 1)
     assert made["ddp_backend"] == "nccl"
     assert set(made) <= installed_fields()
-    assert not [name for name in training_arguments(load_profile("a100"), "out", True, 0) if "ddp" in name]
+    assert not [name for name in training_arguments(load_profile("a100"), "out", True) if "ddp" in name]
 
 
 def lengths(count: int) -> list[int]:
@@ -86,19 +75,27 @@ def lengths(count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 14, 37, 64])
-@pytest.mark.parametrize(("step", "micro", "count"), [(4, 1, 2), (4, 2, 2), (8, 2, 4), (6, 3, 2), (8, 1, 8)])
-def test_a_step_has_the_rows_of_one_process(rows: int, step: int, micro: int, count: int):
+@pytest.mark.parametrize(("step", "count"), [(4, 2), (8, 4), (6, 3), (8, 8)])
+def test_a_step_has_the_rows_of_one_process(rows: int, step: int, count: int):
     alone = StepsOfLikeLength(lengths(rows), step, seed=3)
-    parts = [SharedSteps(StepsOfLikeLength(lengths(rows), step, 3), step, micro, rank, count) for rank in range(count)]
+    parts = [SharedSteps(StepsOfLikeLength(lengths(rows), step, 3), step, rank, count) for rank in range(count)]
     for sampler in (alone, *parts):
         sampler.set_epoch(2)
     drawn = [list(part) for part in parts]
-    assert {len(batches) for batches in drawn} == {len(parts[0])}  # all make the same number of passes
-    order, turns_a_step = list(alone), step // (micro * count)
+    order = list(alone)
+    assert {len(batches) for batches in drawn} == {len(parts[0])} == {-(-rows // step)}
     for number, start in enumerate(range(0, rows, step)):
-        mine = [batches[number * turns_a_step : (number + 1) * turns_a_step] for batches in drawn]
-        assert sorted(chain(*chain(*mine))) == sorted(order[start : start + step])
-    assert all(len(batch) <= micro for batches in drawn for batch in batches)
+        mine = [batches[number] for batches in drawn]
+        assert sorted(chain(*mine)) == sorted(order[start : start + step])
+
+
+def test_processes_get_about_as_many_tokens():
+    alone = StepsOfLikeLength(lengths(64), 16, seed=3)
+    parts = [list(SharedSteps(alone, 16, rank, 4)) for rank in range(4)]
+    for step in zip(*parts, strict=True):
+        tokens = [sum(alone.lengths[row] for row in rows) for rows in step]
+        assert max(tokens) - min(tokens) <= max(alone.lengths)
+        assert max(tokens) < 1.35 * sum(tokens) / 4
 
 
 def test_a_batch_without_rows_trains_nothing():

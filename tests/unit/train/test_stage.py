@@ -7,8 +7,10 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from halops.errors import Interrupted
 from halops.metrics import METRICS
@@ -101,9 +103,10 @@ def test_the_first_step_is_that_of_plain_transformers(attempt: Make, tiny_base: 
     assert one.history()[0]["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["the family's layers", "fused layers"])
 @pytest.mark.parametrize("stop_at", [2, 5], ids=["in the first epoch, between checkpoints", "in the second epoch"])
-def test_a_stopped_training_ends_as_if_it_had_not_been(attempt: Make, stop_at: int) -> None:
-    profile = make_profile(lora={"lora_dropout": 0.05})
+def test_a_stopped_training_ends_as_if_it_had_not_been(attempt: Make, stop_at: int, fused: bool) -> None:
+    profile = make_profile(lora={"lora_dropout": 0.05}, training={"fused_layers": fused})
     whole = attempt(profile)
     whole.run()
     first = attempt(profile, kept="shared")
@@ -145,7 +148,7 @@ def test_a_finished_training_trains_no_step_more(attempt: Make) -> None:
 
 
 def test_a_lower_rung_sees_the_same_rows(attempt: Make) -> None:
-    """Half the rows at a time, twice as often: the same training but for rounding, also when it goes on midway."""
+    """Fewer tokens at a time, more often: the same training but for rounding, also when it goes on midway."""
     profile = make_profile(lora={"lora_dropout": 0})  # its masks would differ with the shape of a batch
     whole = attempt(profile)
     whole.run()
@@ -153,10 +156,48 @@ def test_a_lower_rung_sees_the_same_rows(attempt: Make) -> None:
     first.stop_at(3)
     with pytest.raises(Interrupted):
         first.run()
-    lower = attempt(profile, kept="shared", rung=1)
-    assert lower.run()["oom_rung"] == 1
+    lower = attempt(profile, kept="shared", rung=3)
+    assert lower.run()["oom_rung"] == 3
+    assert json.loads((lower.output / "summary.json").read_text())["memory"]["token_budget"] == 24
     for one, other in zip(whole.curve(), lower.curve(), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gradient_checkpointing": True}, {"checkpointed_layers": 1}, {"dequantized_base": True}, {"token_budget": 30}],
+)
+def test_fused_layers_train_as_the_family_s_do(attempt: Make, changes: dict[str, Any]) -> None:
+    """Without dropout, whose masks they draw in another way."""
+    expected = attempt(make_profile(lora={"lora_dropout": 0}))
+    expected.run()
+    fused = attempt(make_profile(lora={"lora_dropout": 0}, training={"fused_layers": True, **changes}))
+    fused.run()
+    assert json.loads((fused.output / "summary.json").read_text())["fused_layers"]
+    for one, other in zip(expected.curve(), fused.curve(), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_an_embedding_in_host_memory_changes_nothing(attempt: Make, tmp_path: Path) -> None:
+    from halops.train.host_embedding import HostEmbedding, move_embedding
+    from halops.train.model import load_model, read_config
+    from tests.unit.train.conftest import make_model
+
+    base = make_model(tmp_path / "untied", tie_word_embeddings=False)
+    model = load_model(base, read_config(base), make_profile(), cuda=False)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    expected = model(input_ids=ids, labels=ids).loss
+    assert move_embedding(model)
+    assert isinstance(model.get_input_embeddings(), HostEmbedding)
+    assert not [name for name, _ in model.named_parameters() if "embed" in name]
+    assert model(input_ids=ids, labels=ids).loss == expected
+
+
+def test_a_tied_embedding_stays(tiny_base: Path) -> None:
+    from halops.train.host_embedding import move_embedding
+    from halops.train.model import load_model, read_config
+
+    assert not move_embedding(load_model(tiny_base, read_config(tiny_base), make_profile(), cuda=False))
 
 
 def test_stopping_before_the_first_step_leaves_nothing_to_save(attempt: Make) -> None:
@@ -183,12 +224,14 @@ def test_nothing_held_out_is_no_error(attempt: Make, inputs: Path) -> None:
     assert metrics["heldout_loss_base"] is None
 
 
-def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make) -> None:
+def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make, inputs: Path) -> None:
     """There activations are in host memory anyway."""
-    one = attempt(make_profile(training={"max_steps": 1}), rung=2)
+    one = attempt(make_profile(training={"max_steps": 1}), rung=3)
     one.run()
-    assert json.loads((one.output / "summary.json").read_text())["rung"] == {
-        "micro_batch": 1, "accumulation": 4, "offload_activations": True,
+    longest = max(len(json.loads(line)["input_ids"]) for line in (inputs / "data" / "train.jsonl").open())
+    assert json.loads((one.output / "summary.json").read_text())["memory"] == {
+        "token_budget": longest, "checkpointed_layers": 2, "offload_activations": True, "embedding_on_host": False,
+        "dequantized_base": False, "mlp_tokens": 4096, "rung": 3, "predicted_bytes": None,
     }  # fmt: skip
 
 
@@ -196,7 +239,6 @@ def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make) -> None:
 def test_rows_come_in_steps_of_like_length(attempt: Make, batch: int) -> None:
     """What the Trainer really draws. With one row at a time there is no padding, and a plain shuffle is better."""
     from halops.stages.train import _trainer
-    from halops.train.arguments import Rung
     from halops.train.callbacks import Watch
     from halops.train.history import History
     from halops.train.session import prepare
@@ -204,11 +246,16 @@ def test_rows_come_in_steps_of_like_length(attempt: Make, batch: int) -> None:
     one = attempt(
         make_profile(training={"per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // batch})
     )
-    session = prepare(one.context, Rung(batch, 4 // batch))
+    session = prepare(one.context)
     trainer = _trainer(
         session, Watch(History(one.output), one.context.progress, one.stop, 1), one.context.checkpoints, dict
     )
-    drawn = [length for part in trainer.get_train_dataloader() for length in part["lengths"].tolist()]
+    drawn = [
+        length
+        for step in trainer.get_train_dataloader()
+        for part in step["micro_batches"]
+        for length in part["cu_seq_lens_q"].diff().tolist()
+    ]
     assert sorted(drawn) == sorted(session.train.lengths)
     spread = sum(max(drawn[start : start + 4]) - min(drawn[start : start + 4]) for start in range(0, 12, 4))
     assert max(drawn) in drawn[:4]
@@ -220,7 +267,6 @@ def test_a_second_gpu_that_is_visible_does_not_widen_the_batch(attempt: Make, mo
     from transformers import TrainingArguments
 
     from halops.stages.train import _trainer
-    from halops.train.arguments import Rung
     from halops.train.callbacks import Watch
     from halops.train.history import History
     from halops.train.session import prepare
@@ -233,8 +279,9 @@ def test_a_second_gpu_that_is_visible_does_not_widen_the_batch(attempt: Make, mo
 
     monkeypatch.setattr(TrainingArguments, "__post_init__", sees_two)
     one = attempt()
-    session = prepare(one.context, Rung(2, 2))
+    session = prepare(one.context)
     watch = Watch(History(one.output), one.context.progress, one.stop, 1)
     trainer = _trainer(session, watch, one.context.checkpoints, dict)
-    assert trainer._train_batch_size == 2
-    assert [len(part["lengths"]) for part in trainer.get_train_dataloader()] == [2] * 7
+    assert trainer._train_batch_size == 4
+    steps = [step["micro_batches"] for step in trainer.get_train_dataloader()]
+    assert [sum(len(part["cu_seq_lens_q"]) - 1 for part in step) for step in steps] == [4, 4, 4, 2]

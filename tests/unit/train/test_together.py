@@ -37,7 +37,7 @@ def adapter_of(one: Attempt) -> Any:
 @pytest.mark.parametrize(
     ("changes", "nf4"),
     [
-        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}, True),
+        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "token_budget": 30}, True),
         ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "gradient_checkpointing": True}, False),
     ],
 )  # fmt: skip
@@ -133,10 +133,10 @@ def test_out_of_memory_in_a_process_goes_one_rung_down(
     monkeypatch.setenv("HALOPS_TEST_FAULT", "cuda_oom:0")
     with pytest.raises(GpuMemoryError, match="out of GPU memory") as caught:
         attempt(profile).run()
-    assert "2 rows at a time, 1 times a step" in str(caught.value)
+    assert "1024 tokens at a time, 0 layers checkpointed" in str(caught.value)
     lower = attempt(profile, rung=1)
     assert lower.run()["oom_rung"] == 1
-    assert json.loads((lower.output / "summary.json").read_text())["rung"]["micro_batch"] == 1
+    assert json.loads((lower.output / "summary.json").read_text())["memory"]["token_budget"] == 512
 
 
 def test_an_error_of_a_process_keeps_its_words_and_its_code(attempt: Make, two: None) -> None:

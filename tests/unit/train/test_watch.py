@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from halops.errors import GpuMemoryError, HostError, StageError
+from halops.planner.settings import MemorySettings
 from halops.progress import Progress
-from halops.train.arguments import Rung
 from halops.train.callbacks import Watch
 from halops.train.faults import translated
 from halops.train.history import History
@@ -85,23 +85,28 @@ def test_tensorboard_reads_the_curve(attempt: Make) -> None:
     ],
 )
 def test_foreign_errors_get_their_exit_code(text: str, error: type[Exception], code: int) -> None:
-    with pytest.raises(error) as caught, translated(Rung(4, 2)):
-        raise RuntimeError(text)
+    def fails() -> None:
+        with translated() as tried:
+            tried.settings = MemorySettings(token_budget=2048, checkpointed_layers=28, embedding_on_host=True)
+            raise RuntimeError(text)
+
+    with pytest.raises(error) as caught:
+        fails()
     assert caught.value.exit_code == code  # type: ignore[attr-defined]
     if code == 44:
-        assert "4 rows at a time, 2 times a step" in str(caught.value)
+        assert "2048 tokens at a time, 28 layers checkpointed, the embedding in host memory" in str(caught.value)
 
 
 def test_torch_s_own_out_of_memory_is_known_by_its_type() -> None:
-    with pytest.raises(GpuMemoryError), translated(Rung(1, 8, offload_activations=True)):
+    with pytest.raises(GpuMemoryError), translated():
         raise torch.OutOfMemoryError("in other words")
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), translated(Rung(1, 1)):
+    with pytest.raises(RuntimeError, match="a bug"), translated():
         raise RuntimeError("a bug")
 
 
 def test_a_real_failed_allocation_is_host_memory() -> None:
-    with pytest.raises(HostError, match="out of host memory"), translated(Rung(1, 1)):
+    with pytest.raises(HostError, match="out of host memory"), translated():
         torch.empty(2**60, dtype=torch.uint8)

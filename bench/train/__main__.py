@@ -1,0 +1,112 @@
+"""Ours and the peers, each measurement in a fresh process, in the order A B B A.
+
+    python -m bench.train                                         # every cell with its usual contenders
+    python -m bench.train --cells 1024 --contenders ours,unsloth-8 --out results.jsonl
+    python -m bench.train --cells short --dropout 0.05 --out results.jsonl
+    python -m bench.train.kernels                                 # our kernels: right, and how fast
+    python -m bench.train.equality                                # gradients and 50 steps against the classic step
+    python -m bench.train.table results.jsonl                     # joins results into docs/performance.md
+
+Cells can be run in separate calls, since every one appends its lines to --out. Libraries that a contender needs and
+the machine lacks go into a folder of their own: --site unsloth=FOLDER (or trl=, ours=), put before everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.train.cells import CELLS, CONTENDERS, USUAL
+
+
+def order(contenders: list[str]) -> list[str]:
+    """A B B A: each twice, so that drift of the machine falls on all alike."""
+    return [*contenders, *reversed(contenders)]
+
+
+def environment(sites: dict[str, str], code: str) -> dict[str, str]:
+    """A child's: offline, and with its own site folder first."""
+    path = os.pathsep.join(filter(None, [sites.get(code, sites.get("all", "")), os.environ.get("PYTHONPATH", "")]))
+    quiet = {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return os.environ | quiet | {"PYTHONPATH": path}
+
+
+def child(arguments: list[str], sites: dict[str, str], code: str, limit: float) -> tuple[str, str]:
+    """Its RESULT line without that word, or "", and the end of what it printed."""
+    argv = [sys.executable, "-m", "bench.train.child", *arguments]
+    try:
+        done = subprocess.run(
+            argv, env=environment(sites, code), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=limit, check=False,
+        )  # fmt: skip
+        text = done.stdout
+    except subprocess.TimeoutExpired as error:
+        text = (error.stdout or b"").decode(errors="replace") + f"\nstopped after {limit:.0f} s"
+    lines = [line.removeprefix("RESULT ") for line in text.splitlines() if line.startswith("RESULT ")]
+    return (lines[-1] if lines else ""), text[-2000:]
+
+
+def summary(line: dict[str, object]) -> str:
+    """One measurement in a line."""
+    if "out_of_memory" in line:
+        return "out of memory"
+    peak = float(str(line["peak_allocated"])) / 2**30
+    predicted = f", {float(str(line['predicted'])) / 2**30:.2f} predicted" if line.get("predicted") else ""
+    busy = f", busy {line['busy_ms_per_token']:.4f} ms a token" if line.get("busy_ms_per_token") else ""
+    return f"{line['tokens_per_second']:,.0f} tok/s, peak {peak:.2f} GiB{predicted}{busy}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cells", default="short,1024,4096,a100")
+    parser.add_argument("--contenders", help="instead of each cell's usual ones")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/bench-train"), help="scratch folder, holds the base")
+    parser.add_argument("--out", type=Path, default=Path("bench-train.jsonl"))
+    parser.add_argument("--timed", type=int, default=5)
+    parser.add_argument("--warm", type=int, help="steps before the timed ones, instead of each contender's own")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--limit", type=float, default=240, help="seconds for one process")
+    parser.add_argument("--once", action="store_true", help="each contender once: to try settings")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, which the peers want beside the base")
+    parser.add_argument("--site", action="append", default=[], metavar="CODE=FOLDER")
+    parser.add_argument("--tiny", action="store_true", help="small dimensions, to try this program on a CPU")
+    options = parser.parse_args()
+    sites = dict(item.split("=", 1) for item in options.site)
+    base, tiny = options.work / f"base-{options.layers}", ["--tiny"] * options.tiny
+    if not (base / "config.json").is_file():
+        tokenizer = ["--tokenizer", str(options.tokenizer)] if options.tokenizer else []
+        layers = ["--layers", str(options.layers)]
+        _, text = child(["base", "-", "--base", str(base), *layers, *tokenizer, *tiny], sites, "ours", 600)
+        if not (base / "config.json").is_file():
+            print(text)
+            return 1
+    good = True
+    for cell in options.cells.split(","):
+        wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
+        for name in wanted if options.once else order(wanted):
+            began = time.monotonic()
+            arguments = [cell, name, "--base", str(base), "--timed", str(options.timed), *tiny]
+            arguments += ["--warm", str(options.warm)] if options.warm is not None else []
+            line, text = child(
+                [*arguments, "--dropout", str(options.dropout)], sites, CONTENDERS[name].code, options.limit
+            )
+            if line:
+                with options.out.open("a") as stream:
+                    stream.write(line + "\n")
+            good &= bool(line)
+            said = summary(json.loads(line)) if line else f"no result\n{text}"
+            print(f"{cell:6} {name:20} {time.monotonic() - began:4.0f} s  {said}", flush=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    assert set(USUAL) == set(CELLS)
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What is compared: cells (rows, batch, memory cap) and contenders (whose code, with which settings)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+QWEN25_7B = {
+    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "max_position_embeddings": 32768, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
+}  # fmt: skip
+TINY = QWEN25_7B | {"vocab_size": 4096, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+ROWS = 480
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Rows of up to `longest` tokens, `micro` x `accumulation` of them a step, under `cap` GiB (0: the whole card)."""
+
+    longest: int
+    micro: int
+    accumulation: int
+    cap: float
+    short: bool = False
+    profile: str = "rtx8"
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.micro * self.accumulation
+
+
+CELLS = {
+    "short": Cell(1024, 1, 8, 7.5, short=True),
+    "1024": Cell(1024, 1, 8, 7.5),
+    "4096": Cell(4096, 1, 8, 7.5),
+    "a100": Cell(4096, 4, 4, 0, profile="a100"),
+    "tiny": Cell(64, 1, 8, 0, short=True),  # to try this program without a GPU
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`code` is ours, trl or unsloth; the rest are the peer's own settings, or overrides of ours."""
+
+    code: str
+    micro: int = 0  # 0: as the cell says
+    packing: bool = False
+    padding_free: bool = False
+    checkpointing: bool = True
+    warm: int = 4
+    sets: tuple[str, ...] = field(default=())
+
+
+CONTENDERS = {
+    "ours": Contender("ours"),
+    "ours-plain": Contender("ours", sets=("training.fused_layers=false",)),
+    "trl": Contender("trl"),
+    "trl-packed": Contender("trl", packing=True),
+    "trl-8": Contender("trl", micro=8),
+    "unsloth": Contender("unsloth"),
+    "unsloth-8": Contender("unsloth", micro=8),
+    "unsloth-4": Contender("unsloth", micro=4),
+    "unsloth-packed": Contender("unsloth", packing=True, warm=20),  # its dynamic shapes compile for long
+    "unsloth-padding-free": Contender("unsloth", micro=8, padding_free=True, warm=20),
+    "unsloth-2-kept": Contender("unsloth", micro=2, checkpointing=False),
+    "unsloth-1-kept": Contender("unsloth", micro=1, checkpointing=False),
+}
+# Each cell's peers: as configured, and at their best so far. `--contenders` tries others.
+USUAL = {
+    "short": ("ours", "trl", "unsloth", "unsloth-packed", "unsloth-padding-free"),
+    "1024": ("ours", "trl", "unsloth", "unsloth-8"),
+    "4096": ("ours", "trl", "unsloth"),
+    "a100": ("ours", "trl", "unsloth", "unsloth-2-kept"),
+    "tiny": ("ours", "ours-plain"),
+}
+
+
+def cell_of(name: str) -> Cell:
+    """A cell by name; `row-N` is one row of N tokens under the small cap."""
+    if name.startswith("row-"):
+        return Cell(int(name.removeprefix("row-")), 1, 1, 7.5)
+    return CELLS[name]
+
+
+def lengths(cell: Cell) -> list[int]:
+    """Tokens of each row: full, or as instruction data has them (about 390 on average)."""
+    choose = random.Random(0)
+    if not cell.short:
+        return [cell.longest] * min(ROWS, 2**21 // cell.longest)
+    return [max(min(48, cell.longest), min(cell.longest, int(choose.lognormvariate(5.8, 0.6)))) for _ in range(ROWS)]
+
+
+def rows(cell: Cell, vocab: int) -> list[list[int]]:
+    """The same random ids for everybody."""
+    choose = random.Random(1)
+    return [[choose.randrange(min(1000, vocab // 2), vocab - 100) for _ in range(count)] for count in lengths(cell)]
+
+
+def config(tiny: bool) -> dict[str, Any]:
+    """Qwen2.5-7B's dimensions, or small ones."""
+    return TINY if tiny else QWEN25_7B

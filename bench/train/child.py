@@ -1,0 +1,101 @@
+"""One measurement in a process of its own: prints one JSON line that begins with RESULT."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.train.cells import CONTENDERS, Cell, Contender, cell_of, config
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "unsloth", "triton", "accelerate")
+
+
+def make_base(folder: Path, layers: int, tiny: bool, tokenizer: Path | None) -> None:
+    """A random Qwen2 in bfloat16 as safetensors: right for speed and bytes, not for quality."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+    torch.manual_seed(0)
+    made = Qwen2Config(**config(tiny), num_hidden_layers=layers)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    if tokenizer:
+        AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+
+
+def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: float, tiny: bool) -> dict[str, Any]:
+    """Under the cell's cap; out of memory is a result, too."""
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    import torch
+
+    from bench.train import ours, peers
+    from bench.train.meter import Meter
+
+    if torch.cuda.is_available() and cell.cap:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(cell.cap * 2**30 / total)
+    meter, vocab = Meter(contender.warm, timed), config(tiny)["vocab_size"]
+    with tempfile.TemporaryDirectory() as name:
+        folder, began = Path(name), time.perf_counter()
+        try:
+            if contender.code == "ours":
+                found = ours.run(folder, base, cell, vocab, meter, dropout, contender.sets)
+            else:
+                found = peers.run(folder, base, cell, vocab, meter, dropout, contender)
+        except torch.OutOfMemoryError as error:
+            return {"out_of_memory": str(error).split("\n")[0][:200]}
+    return {**meter.result(), **found, "process_seconds": round(time.perf_counter() - began, 1)}
+
+
+def versions() -> dict[str, str]:
+    """What is installed of the libraries that count."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("cell", help="a cell, or `base` to make the model")
+    parser.add_argument("contender", choices=[*CONTENDERS, "-"])
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--timed", type=int, default=5)
+    parser.add_argument("--warm", type=int, help="instead of the contender's own")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    if options.cell == "base":
+        make_base(options.base, options.layers, options.tiny, options.tokenizer)
+        return
+    cell, contender = cell_of(options.cell), CONTENDERS[options.contender]
+    if options.warm is not None:
+        contender = replace(contender, warm=options.warm)
+    if contender.code == "unsloth":
+        import unsloth  # type: ignore[import-not-found]  # noqa: F401  # wants to be first
+    result = measure(cell, contender, options.base, options.timed, options.dropout, options.tiny)
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    line = {
+        "cell": options.cell, "contender": options.contender, "dropout": options.dropout, "device": device,
+        "cap": cell.cap, "versions": versions(), **result,
+    }  # fmt: skip
+    print("RESULT " + json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

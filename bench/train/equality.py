@@ -1,0 +1,140 @@
+"""Whether we train what the classic step trains: one step's gradient, and the losses of 50 steps.
+
+    python -m bench.train.equality --base FOLDER --cell 1024 [--steps 50] [--cap 7.5] [--precision bf16,fp32]
+
+The classic step is 1 x 8 in the family's own layers under PEFT. Its distance to 2 x 4 of the same code is the
+yardstick: in 16 bits no two orders of summation agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.train.cells import CELLS, Cell, config
+from bench.train.ours import sets, trainer_for
+
+PLAIN = ("training.fused_layers=false",)
+# Ours as planned, and with every layer computed again from a base that is dequantized each time.
+KINDS: dict[str, tuple[str, ...]] = {
+    "1x8": PLAIN,
+    "2x4": PLAIN,
+    "ours": ("training.fused_layers=true",),
+    "ours, recomputed": (
+        "training.fused_layers=true", "training.checkpointed_layers=1000", "training.dequantized_base=false",
+    ),
+}  # fmt: skip
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "bf16": (),
+    "fp32": ("training.bf16=false", "quantization.bnb_4bit_compute_dtype=float32", "training.optim=adamw_torch"),
+}
+
+
+def collator(rows_at_once: int) -> Any:
+    """The classic micro-batches: so many rows, padded to the longest."""
+    from halops.train.packing import StepCollator
+    from halops.train.rows import collate
+
+    class Classic(StepCollator):
+        def __call__(self, rows: Any) -> dict[str, Any]:
+            parts = [rows[at : at + rows_at_once] for at in range(0, len(rows), rows_at_once)]
+            made = [{name: value for name, value in collate(part).items() if name != "lengths"} for part in parts]
+            tokens = sum(len(row.input_ids) for row in rows)
+            return {"micro_batches": made, "tokens": tokens, "trained": sum(len(part["trained"]) for part in made)}
+
+    return Classic(1, end_to_end=False)
+
+
+def train(base: Path, cell: Cell, vocab: int, steps: int, kind: str, precision: str) -> tuple[list[float], list[Any]]:
+    """Losses of so many steps, and the gradients of the first one, in float32 on the CPU."""
+    import torch
+    from transformers import TrainerCallback
+
+    class First(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+        gradients: list[Any] = []
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                parameters = [item for item in model.parameters() if item.requires_grad]
+                self.gradients = [item.grad.detach().float().cpu().clone() for item in parameters]
+
+    first = First()
+    with tempfile.TemporaryDirectory() as name:
+        given = [*sets(cell, steps, 0.0), "training.max_grad_norm=1e9", *KINDS[kind], *PRECISIONS[precision]]
+        _, trainer, watch = trainer_for(Path(name), base, cell, vocab, given)
+        _nonzero(trainer.model)
+        if KINDS[kind] == PLAIN:
+            trainer.data_collator = collator(1 if kind == "1x8" else 2)
+        trainer.add_callback(first)
+        trainer.train()
+        losses = [record.loss for record in watch.history.records]
+    del trainer
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return losses, first.gradients
+
+
+def _nonzero(model: Any) -> None:
+    """B starts at zero, and so would A's gradient: begin a little further on, the same for all."""
+    import torch
+
+    generator = torch.Generator().manual_seed(9)
+    for name, item in model.named_parameters():
+        if "lora_B" in name:
+            item.data.copy_(torch.randn(item.shape, generator=generator) * 0.01)
+
+
+def gap(found: list[Any], expected: list[Any]) -> float:
+    """Relative, over all gradients together."""
+    above = sum(float((one - other).double().pow(2).sum()) for one, other in zip(found, expected, strict=True))
+    below = sum(float(other.double().pow(2).sum()) for other in expected)
+    return float((above / below) ** 0.5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.train.equality", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--cell", default="1024", choices=list(CELLS))
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--cap", type=float, default=0, help="GiB; the classic step of full rows needs no cap")
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    import torch
+
+    if options.cap and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(options.cap * 2**30 / total)
+    good = True
+    for precision in options.precision.split(","):
+        result = compare(
+            options.base, CELLS[options.cell], config(options.tiny)["vocab_size"], options.steps, precision
+        )
+        result = {"cell": options.cell, "steps": options.steps, "precision": precision, **result}
+        good &= all(result[kind]["loss"] <= 2 * result["2x4"]["loss"] for kind in result if kind.startswith("ours"))
+        print("RESULT " + json.dumps(result), flush=True)
+        if options.out:
+            with options.out.open("a") as stream:
+                stream.write(json.dumps(result) + "\n")
+    return 0 if good else 1
+
+
+def compare(base: Path, cell: Cell, vocab: int, steps: int, precision: str) -> dict[str, Any]:
+    """Each kind's distance to the classic step: of the first gradient, relative, and of the losses, in nats."""
+    runs = {kind: train(base, cell, vocab, steps, kind, precision) for kind in KINDS}
+    result: dict[str, Any] = {"losses": {kind: run[0] for kind, run in runs.items()}}
+    for kind in list(KINDS)[1:]:
+        apart = [abs(one - other) for one, other in zip(runs[kind][0], runs["1x8"][0], strict=True)]
+        result[kind] = {"gradient": gap(runs[kind][1], runs["1x8"][1]), "loss": sum(apart) / len(apart)}
+        said = f"gradient {result[kind]['gradient']:.2e}, loss {result[kind]['loss']:.2e} nats"
+        print(f"{precision} {kind} against 1x8: {said}", flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Our kernels on a GPU: each against its reference in float64, then timed at Qwen2.5-7B's size.
+
+python -m bench.train.kernels
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HIDDEN, INNER, VOCAB, TOKENS = 3584, 18944, 152064, 8192
+BOUNDS = {torch.float32: 2e-5, torch.bfloat16: 6e-3}
+
+
+def gap(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+def event() -> Any:
+    make: Any = torch.cuda.Event
+    return make(enable_timing=True)
+
+
+def milliseconds(call: Callable[[], Any], count: int = 10) -> float:
+    """Median over `count` calls, by device events, after three to warm up."""
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(count):
+        start, end = event(), event()
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return float(statistics.median(times))
+
+
+def references(dtype: torch.dtype) -> dict[str, float]:
+    """Relative gap of each kernel to the reference, which runs on the CPU in float64."""
+    from halops.train.fused import dropout, rotary, swiglu
+    from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
+    from halops.train.loss import chunked_loss
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, device="cuda").to(dtype)
+
+    def both(function: Callable[..., Tensor], *given: Tensor) -> float:
+        wide = [item.cpu().double() for item in given]
+        return gap(function(*[item.clone() for item in given]).cpu(), function(*wide))
+
+    found = {}
+    x, weight, grad, past = draw(64, HIDDEN), draw(HIDDEN), draw(64, HIDDEN), draw(64, HIDDEN)
+    found["rms_norm"] = both(lambda a, w: rms_norm(a, w, 1e-6, a.new_empty(64, HIDDEN + 16)[:, :HIDDEN]), x, weight)
+    found["rms_norm backward"] = both(lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3]), grad, x, weight, past)
+    wide = draw(64, 2 * INNER)
+    found["swiglu"] = both(lambda a: swiglu.swiglu(a, a.new_empty(64, INNER + 16)[:, :INNER]), wide)
+    found["swiglu backward"] = both(swiglu.swiglu_backward_, draw(64, INNER), wide)
+    angle = torch.randn(64, 64, device="cuda")
+    tables = [torch.cat([item, item], 1).to(dtype) for item in (angle.cos(), angle.sin())]
+    found["rotary"] = both(lambda m, c, s: rotary.rotate_(m, c, s, 32), draw(64, 36 * 128), *tables)
+    once = dropout.drop(x, 0.3, 7)
+    assert torch.equal(once, dropout.drop(x, 0.3, 7))
+    assert abs((once != 0).float().mean().item() - 0.7) < 0.01
+    hidden, head = draw(1, 300, HIDDEN) * 0.2, draw(4096, HIDDEN) * 0.2
+    labels = torch.randint(0, 4096, (1, 300), device="cuda")
+    results = []
+    for item, table, where in ((hidden, head, "cuda"), (hidden.cpu().double(), head.cpu().double(), "cpu")):
+        leaf = item.clone().requires_grad_()
+        if where == "cuda":
+            loss = chunked_loss(leaf, table, None, labels)
+        else:
+            loss = torch.nn.functional.cross_entropy(leaf[0, :-1] @ table.t(), labels[0, 1:].cpu())
+        torch.autograd.backward(loss)
+        assert leaf.grad is not None
+        results.append((loss.detach().cpu(), leaf.grad.cpu()))
+    found["cross entropy"] = gap(results[0][0], results[1][0])
+    found["cross entropy backward"] = gap(results[0][1], results[1][1])
+    return found
+
+
+def dequantization() -> None:
+    """Equal to bitsandbytes' bit for bit; and how fast."""
+    import bitsandbytes.functional as functional
+
+    from halops.train.fused.dequantize import dequantize
+
+    packed, state = functional.quantize_4bit(
+        torch.randn(INNER, HIDDEN, device="cuda", dtype=torch.bfloat16), quant_type="nf4", compress_statistics=True
+    )
+    held = torch.nn.Parameter(packed, requires_grad=False)
+    held.quant_state = state  # type: ignore[attr-defined]
+    out = torch.empty(INNER + 16, HIDDEN + 16, dtype=torch.bfloat16, device="cuda")[:INNER, :HIDDEN]
+    theirs = functional.dequantize_4bit(packed, state)
+    same = (dequantize(held, out) == theirs).float().mean().item()
+    mine = milliseconds(lambda: dequantize(held, out))
+    other = milliseconds(lambda: functional.dequantize_4bit(packed, state))
+    moved = 2.5 * INNER * HIDDEN / 1e9
+    print(
+        f"dequantize 18944 x 3584: {same:.6f} equal; {mine:.3f} ms ({moved / mine:.2f} TB/s), bitsandbytes {other:.3f}"
+    )
+    assert same > 0.9999
+
+
+def head() -> None:
+    """The head's loss and gradient against the two bare products."""
+    from halops.train.loss import chunked_loss
+
+    hidden = (torch.randn(1, TOKENS, HIDDEN, device="cuda") * 0.1).bfloat16().requires_grad_()
+    table = (torch.randn(VOCAB, HIDDEN, device="cuda") * 0.02).bfloat16()
+    labels = torch.randint(0, VOCAB, (1, TOKENS), device="cuda")
+    trained = torch.arange(TOKENS - 1, device="cuda")
+
+    def loss() -> None:
+        torch.autograd.backward(chunked_loss(hidden, table, None, labels, 1.0, trained=trained))
+
+    def bare() -> None:
+        for part in torch.split(hidden.detach()[0], 1024):
+            (part @ table.t()) @ table
+
+    mine, products = milliseconds(loss, 5), milliseconds(bare, 5)
+    print(f"head, {TOKENS} tokens: {mine:.1f} ms, {mine / products:.2f} x its bare products ({products:.1f} ms)")
+
+
+def main() -> int:
+    print(torch.cuda.get_device_name(), torch.__version__)
+    good = True
+    for dtype, bound in BOUNDS.items():
+        for name, found in references(dtype).items():
+            fine = found < bound
+            good &= fine
+            print(f"{dtype!s:15} {name:24} {found:.1e} {'' if fine else 'TOO FAR'}")
+    dequantization()
+    head()
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Joins the lines of several calls into a table and a plot for docs/performance.md.
+
+python -m bench.train.table results.jsonl more.jsonl --plot docs/performance.svg
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+GIB = 2**30
+COLUMNS = (
+    "cell", "who", "tokens/s", "over Unsloth", "busy ms/1000 tokens", "wall/busy", "peak GiB", "reserved", "predicted",
+)  # fmt: skip
+
+
+def read(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """All measurements; what isn't one (equality, longest) is left out."""
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip()]
+    return [line for line in lines if "tokens_per_second" in line or "out_of_memory" in line]
+
+
+def joined(lines: Sequence[dict[str, Any]]) -> dict[tuple[str, str, float, str], dict[str, Any]]:
+    """Medians of each cell, contender, dropout and device over their processes."""
+    groups: dict[tuple[str, str, float, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault((line["cell"], line["contender"], line["dropout"], line["device"]), []).append(line)
+    return {key: _median(group) for key, group in groups.items()}
+
+
+def _median(group: list[dict[str, Any]]) -> dict[str, Any]:
+    done = [line for line in group if "tokens_per_second" in line]
+    if not done:
+        return {"out_of_memory": True, "processes": len(group)}
+    made: dict[str, Any] = {"processes": len(done), "versions": done[0]["versions"]}
+    for name in ("tokens_per_second", "busy_ms_per_token", "wall_over_busy", "peak_allocated", "peak_reserved",
+                 "predicted"):  # fmt: skip
+        values = [line[name] for line in done if line.get(name)]
+        made[name] = statistics.median(values) if values else None
+    rates = [line["tokens_per_second"] for line in done]
+    made["spread"] = (max(rates) - min(rates)) / made["tokens_per_second"]
+    return made
+
+
+def table(found: dict[tuple[str, str, float, str], dict[str, Any]]) -> str:
+    """Markdown, a section for each device and dropout."""
+    parts = []
+    for device, dropout in sorted({(key[3], key[2]) for key in found}):
+        chosen = {key[:2]: value for key, value in found.items() if (key[3], key[2]) == (device, dropout)}
+        parts += [f"**{device}, dropout {dropout:g}**", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+        parts += [_row(_cells(cell, who, value, chosen)) for (cell, who), value in chosen.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _row(values: Iterable[str]) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def _cells(cell: str, who: str, value: dict[str, Any], others: dict[tuple[str, str], dict[str, Any]]) -> list[str]:
+    if value.get("out_of_memory"):
+        return [cell, who, "out of memory", *[""] * (len(COLUMNS) - 3)]
+    best = max(
+        (item["tokens_per_second"] for (where, name), item in others.items()
+         if where == cell and name.startswith("unsloth") and "tokens_per_second" in item),
+        default=None,
+    )  # fmt: skip
+    rate, busy, over = value["tokens_per_second"], value["busy_ms_per_token"], value["wall_over_busy"]
+    return [
+        cell, who, f"{rate:,.0f} (spread {value['spread']:.0%})", f"{rate / best:.2f}" if best else "",
+        f"{1000 * busy:.0f}" if busy else "", f"{over:.2f}" if over else "", _gib(value["peak_allocated"]),
+        _gib(value["peak_reserved"]), _predicted(value),
+    ]  # fmt: skip
+
+
+def _gib(count: float | None) -> str:
+    return f"{count / GIB:.2f}" if count else ""
+
+
+def _predicted(value: dict[str, Any]) -> str:
+    if not value["predicted"]:
+        return ""
+    return f"{_gib(value['predicted'])} ({value['peak_allocated'] / value['predicted'] - 1:+.0%})"
+
+
+def plot(found: dict[tuple[str, str, float, str], dict[str, Any]]) -> str:
+    """Bars of tokens a second as SVG."""
+    bars = [(f"{key[0]} {key[1]}", value["tokens_per_second"]) for key, value in found.items()
+            if "tokens_per_second" in value and key[2] == 0]  # fmt: skip
+    most = max((rate for _, rate in bars), default=1.0)
+    made = [f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{24 * len(bars) + 16}" font-size="13" '
+            'font-family="sans-serif">']  # fmt: skip
+    for index, (name, rate) in enumerate(bars):
+        top, width = 24 * index + 8, 420 * rate / most
+        colour = "#2563eb" if " ours" in name else "#9ca3af"
+        made.append(f'<text x="220" y="{top + 13}" text-anchor="end">{name}</text>')
+        made.append(f'<rect x="230" y="{top}" width="{width:.0f}" height="17" fill="{colour}"/>')
+        made.append(f'<text x="{width + 238:.0f}" y="{top + 13}">{rate:,.0f} tokens/s</text>')
+    return "\n".join([*made, "</svg>", ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.train.table", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    found = joined(read(options.results))
+    print(table(found))
+    if options.plot:
+        options.plot.write_text(plot(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Peak memory of training with fused decoder layers (halops.train.fused), counted tensor by tensor.
+
+A test runs the real layers on the `meta` device with a ledger of live bytes and compares. What isn't a tensor of ours
+(cuBLAS workspaces, the optimizer's buffers) is FIXED_BYTES of `halops.memory`.
+"""
+
+from __future__ import annotations
+
+from halops.artifact import Frozen
+from halops.memory import FIXED_BYTES, adapter_element_bytes, base_bytes, element_bytes, optimizer_bytes
+from halops.parameters import embedding_parameters, layer_matrices, lora_parameters
+from halops.planner.settings import MemorySettings
+from halops.profile import Profile
+from halops.sections import Dimensions
+from halops.units import MIB
+
+LOSS_CHUNK_BYTES = 320 * MIB  # of logits, as in halops.train.loss
+STASHED = 4  # kept tensors that are on their way to the host or back
+ALIGNED = 16  # an adapter's ranks are padded to it
+
+
+class Peak(Frozen):
+    """Where training's memory goes at its peak, in bytes. `paged` may live on the host and isn't counted."""
+
+    base: int
+    copy_: int  # of the dequantized base
+    adapter: int
+    gradients: int
+    optimizer: int
+    paged: int
+    kept: int
+    workspace: int
+
+    @property
+    def allocated(self) -> int:
+        """What `torch.cuda.max_memory_allocated` will show."""
+        parts = self.base + self.copy_ + self.adapter + self.gradients + self.optimizer
+        return parts + self.kept + self.workspace
+
+
+class Widths(Frozen):
+    """Columns of a decoder layer's tensors, and elements of its buffers of weights."""
+
+    hidden: int
+    inner: int
+    attention: int
+    qkv: int
+    extra: int  # room for an adapter's ranks, of the widest group
+    wide: int  # gate and up
+    narrow: int  # down
+    small: int  # q, k and v; the output projection
+
+    @property
+    def all(self) -> int:
+        return self.wide + self.narrow + self.small
+
+
+def widths(dims: Dimensions, rank: int) -> Widths:
+    """Of a decoder with adapters of this rank on every projection."""
+    q, k, v, o, gate, up, down = layer_matrices(dims)
+
+    def padded(count: int) -> int:
+        return -(-count * rank // ALIGNED) * ALIGNED
+
+    def buffer(rows: int, columns: int, count: int) -> int:
+        return (rows + padded(count)) * (columns + padded(count))
+
+    qkv = q.rows + k.rows + v.rows
+    return Widths(
+        hidden=dims.hidden_size,
+        inner=dims.intermediate_size,
+        attention=o.columns,
+        qkv=qkv,
+        extra=padded(3),
+        wide=buffer(gate.rows + up.rows, gate.columns, 2),
+        narrow=buffer(down.rows, down.columns, 1),
+        small=buffer(qkv, q.columns, 3) + buffer(o.rows, o.columns, 1),
+    )
+
+
+def peak(profile: Profile, dims: Dimensions, settings: MemorySettings) -> Peak:
+    """What training under `profile` takes on its GPU when it spends memory like this."""
+    element, adapter = element_bytes(profile), adapter_element_bytes(profile)
+    trainable = lora_parameters(dims, profile.lora)
+    states, paged = optimizer_bytes(profile.training.optim, trainable, adapter)
+    wide = widths(dims, profile.lora.r)
+    base = base_bytes(dims, profile.quantization, element)
+    if settings.embedding_on_host and not dims.tie_word_embeddings:
+        base -= embedding_parameters(dims) // 2 * element
+    return Peak(
+        base=base,
+        copy_=dims.num_hidden_layers * wide.all * element if settings.dequantized_base else 0,
+        adapter=trainable * adapter,
+        gradients=trainable * adapter,
+        optimizer=0 if paged else states,
+        paged=states if paged else 0,
+        kept=kept_bytes(dims, wide, settings, element),
+        workspace=FIXED_BYTES
+        + max(
+            layer_bytes(dims, wide, settings, element, trainable),
+            loss_bytes(dims, settings, element),
+        ),
+    )
+
+
+def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> int:
+    """What waits for the backward pass: each layer's input, and of those not checkpointed what they computed."""
+    tokens, layers = settings.token_budget, dims.num_hidden_layers
+    one = tokens * wide.hidden * element
+    whole = tokens * (wide.qkv + wide.attention + wide.hidden + 2 * wide.inner + wide.extra) * element
+    whole += 4 * tokens * dims.num_attention_heads  # log-sum-exp of the scores
+    kept = (layers + 1) * one + (layers - settings.checkpointed_layers) * whole
+    if settings.offload_activations:
+        return min(kept, STASHED * one)
+    return kept
+
+
+def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int) -> int:
+    """What backward passes take beside all that is kept: those of layers that kept everything come first, and have
+    freed it when the first checkpointed layer is computed again."""
+    layers, kept = dims.num_hidden_layers, kept_bytes(dims, wide, settings, element)
+    inputs = kept_bytes(dims, wide, settings.model_copy(update={"checkpointed_layers": layers}), element)
+    needs = []
+    if settings.checkpointed_layers < layers:
+        needs.append(kept + _one_layer(dims, wide, settings, element, trainable, False))
+    if settings.checkpointed_layers:
+        needs.append(inputs + _one_layer(dims, wide, settings, element, trainable, True))
+    return max(needs) - kept
+
+
+def _one_layer(
+    dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int, again: bool
+) -> int:
+    """The larger of a layer's two backward phases: through its MLP, and through its attention."""
+    tokens, part = settings.token_budget, min(settings.token_budget, settings.mlp_tokens)
+    resident = settings.dequantized_base
+    attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again else 0
+    small = 0 if resident else wide.small * element
+    attended += small if again else 0
+    buffers = 0 if resident else (wide.wide + wide.narrow) * element
+    both = 2 * wide.inner if again else 0
+    mlp = part * (both + 2 * wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
+    through = 2 * tokens * wide.hidden * element
+    sums = 4 * trainable // dims.num_hidden_layers
+    # Flash attention accumulates dq in fp32, and spreads dk and dv over all heads before it adds them up.
+    flash = tokens * wide.attention * (4 + 2 * element) + tokens * (wide.qkv + wide.attention) * element
+    attention = flash + max(0, tokens * wide.qkv * element - flash // 2) + (0 if again else small)
+    return attended + through + sums + max(buffers + mlp, attention)
+
+
+def loss_bytes(dims: Dimensions, settings: MemorySettings, element: int) -> int:
+    """The head: hidden states, those of the trained positions, their gradient, and a chunk of logits."""
+    tokens = settings.token_budget
+    chunk = min(tokens // 2 * dims.vocab_size * element, LOSS_CHUNK_BYTES)
+    return chunk + 5 * tokens * dims.hidden_size * element

@@ -1,0 +1,58 @@
+"""How a training spends memory: what the planner chooses, what the out-of-memory ladder takes back."""
+
+from __future__ import annotations
+
+from halops.artifact import Frozen
+from halops.errors import GpuMemoryError
+
+# The ladder's rungs for every profile: whether each moves things to host memory. See `rungs`.
+HOST_RUNGS = (False, False, False, True, True)
+
+
+class MemorySettings(Frozen):
+    """None of these changes what is computed, but for rounding."""
+
+    token_budget: int  # most tokens of a micro-batch; a longer row goes alone
+    checkpointed_layers: int  # decoder layers of which only the input is kept for the backward pass
+    offload_activations: bool = False  # what is kept waits in host memory
+    embedding_on_host: bool = False
+    dequantized_base: bool = False  # the 4-bit base also as it is computed with, instead of dequantizing each time
+    mlp_tokens: int = 4096  # most tokens that go through a layer's MLP at once
+
+
+def rungs(planned: MemorySettings, longest: int, layers: int) -> tuple[MemorySettings, ...]:
+    """What to try, in turn, as memory runs out; what would change nothing is left out.
+
+    Half the token budget with every layer checkpointed and no second copy of the base; a quarter; one row at a time;
+    activations in host memory; the embedding too. All train on the same rows a step.
+
+    Args:
+        longest: tokens of the longest row.
+        layers: decoder layers of the model.
+    """
+    made = [planned]
+    for budget in (planned.token_budget // 2, planned.token_budget // 4):
+        made.append(
+            made[-1].model_copy(
+                update={
+                    "token_budget": max(longest, budget),
+                    "checkpointed_layers": layers,
+                    "dequantized_base": False,
+                }
+            )
+        )
+    alone = made[-1].model_copy(update={"token_budget": longest, "offload_activations": True})
+    made += [alone, alone.model_copy(update={"embedding_on_host": True})]
+    return tuple(dict.fromkeys(made))
+
+
+def settings_at(planned: MemorySettings, longest: int, layers: int, rung: int) -> MemorySettings:
+    """The settings that many rungs down. Raises GpuMemoryError past the end of the ladder."""
+    found = rungs(planned, longest, layers)
+    if rung >= len(found):
+        raise GpuMemoryError(
+            f"out of memory at every rung, down to one row of up to {longest} tokens at a time with its activations "
+            "and the embedding in host memory",
+            remedy="a card with more memory, or shorter rows: --set training.max_seq_length=512",
+        )
+    return found[rung]

@@ -1,0 +1,178 @@
+"""Linear layers that read the same input, with their adapters, as one matrix product.
+
+For weights W [O, I] and adapters A [R, I], B [O, R] the product W x + s B (A x) is one matrix [W, s B] times one vector
+[x, A x]; and the gradient in x, W^T g + A^T (s B^T g), is [W; A]^T times [g, s B^T g]. So one buffer
+
+    [ W   s B ]
+    [ A    -  ]
+
+serves both passes: W is dequantized into it once, and the adapter rides along instead of a second pass over x and y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from halops.train.fused.dequantize import dequantize
+from halops.train.fused.dropout import add_dropped_, drop
+
+ALIGNED = 16  # elements: what tensor cores want of a row's length
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One linear layer under PEFT; without an adapter `a` and `b` are None."""
+
+    weight: Any
+    bias: Tensor | None
+    rows: int
+    columns: int
+    a: Tensor | None = None
+    b: Tensor | None = None
+    scale: float = 1.0
+    dropout: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.a is None else len(self.a)
+
+
+class Group:
+    """Projections of one input, as many outputs side by side.
+
+    Args:
+        resident: keep the buffer filled, instead of dequantizing for every pass.
+        dtype: that is computed in; the adapters' if None.
+    """
+
+    def __init__(
+        self, projections: Sequence[Projection], resident: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
+        self.projections = tuple(projections)
+        self.dtype = dtype or next(one.a.dtype for one in projections if one.a is not None)
+        self.rows = sum(one.rows for one in projections)
+        self.columns = projections[0].columns
+        self.rank = sum(one.rank for one in projections)
+        self.extra = -(-self.rank // ALIGNED) * ALIGNED
+        biases = [one.bias for one in projections]
+        self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
+        self._resident = self._dequantized() if resident else None
+
+    @property
+    def adapters(self) -> list[Tensor]:
+        """A and B of each projection that has them, in order."""
+        return [item for one in self.projections for item in (one.a, one.b) if item is not None]
+
+    def _dequantized(self) -> Tensor:
+        device = self.projections[0].weight.device
+        buffer = torch.empty(self.rows + self.extra, self.columns + self.extra, dtype=self.dtype, device=device)
+        at = 0
+        for one in self.projections:
+            dequantize(one.weight, buffer[at : at + one.rows, : self.columns])
+            at += one.rows
+        return buffer
+
+    def matrix(self) -> Tensor:
+        """The buffer, filled with the weights and the adapters as they are now."""
+        buffer = self._dequantized() if self._resident is None else self._resident
+        if not self.extra:
+            return buffer
+        if self.extra > self.rank or len(self.projections) > 1:  # else B fills it all
+            buffer[: self.rows, self.columns :].zero_()
+        row, rank = 0, 0
+        for one in self.projections:
+            if one.a is not None and one.b is not None:
+                ranks = slice(self.columns + rank, self.columns + rank + one.rank)
+                torch.mul(one.b, one.scale, out=buffer[row : row + one.rows, ranks])
+                buffer[self.rows + rank : self.rows + rank + one.rank, : self.columns] = one.a
+            row, rank = row + one.rows, rank + one.rank
+        if self.extra > self.rank:
+            buffer[self.rows + rank :, : self.columns].zero_()
+        return buffer
+
+    def input(self, tokens: int, like: Tensor) -> Tensor:
+        """An input to fill: x [T, I] in the first columns, room for A x behind."""
+        return torch.empty(tokens, self.columns + self.extra, dtype=like.dtype, device=like.device)
+
+    def output(self, tokens: int, like: Tensor) -> Tensor:
+        """A gradient to fill: g [T, O] in the first columns, room for s B^T g behind."""
+        return torch.empty(tokens, self.rows + self.extra, dtype=like.dtype, device=like.device)
+
+    def adapt(self, x: Tensor, matrix: Tensor, seeds: Sequence[int]) -> None:
+        """Fill an input's room with A x, or with A times x after dropout."""
+        if not self.extra:
+            return
+        inner, outer = x[:, : self.columns], x[:, self.columns :]
+        if not seeds:
+            torch.mm(inner, matrix[self.rows :, : self.columns].t(), out=outer)
+            return
+        outer.zero_()
+        rank = 0
+        for one, seed in zip(self.projections, seeds, strict=True):
+            if one.a is not None:
+                outer[:, rank : rank + one.rank] = drop(inner, one.dropout, seed) @ one.a.t()
+            rank += one.rank
+
+    def forward(self, x: Tensor, matrix: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """[T, O]: the product for a filled input, plus the biases, plus `add`."""
+        weights = matrix[: self.rows].t()
+        if add is not None:
+            return torch.addmm(add, x, weights, out=out)
+        if self.bias is not None:
+            return torch.addmm(self.bias, x, weights, out=out)
+        return torch.mm(x, weights, out=out)
+
+    def learn(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], grads: list[Tensor | None]) -> None:
+        """Add the gradients in the adapters to `grads`, in the order of `adapters`.
+
+        Args:
+            grad: [T, O + room], its first columns filled; its room is filled with s B^T g.
+            x: the input as it was filled for `forward`.
+        """
+        if self.extra:
+            torch.mm(grad[:, : self.rows], matrix[: self.rows, self.columns :], out=grad[:, self.rows :])
+            for index, found in enumerate(self._adapters_backward(grad, x, seeds)):
+                before = grads[index]
+                grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
+
+    def backward(
+        self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], grads: list[Tensor | None]
+    ) -> Tensor:
+        """`learn`, and the gradient in x [T, I]."""
+        self.learn(grad, x, matrix, seeds, grads)
+        if not seeds:
+            return grad @ matrix[:, : self.columns]
+        made = grad[:, : self.rows] @ matrix[: self.rows, : self.columns]
+        rank = self.rows
+        for one, seed in zip(self.projections, seeds, strict=True):
+            if one.a is not None:
+                add_dropped_(made, grad[:, rank : rank + one.rank] @ one.a, one.dropout, seed)
+            rank += one.rank
+        return made
+
+    def _adapters_backward(self, grad: Tensor, x: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
+        """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; without it, one product for every dA."""
+        inner = x[:, : self.columns]
+        together = None if seeds else grad[:, self.rows :].t() @ inner
+        row, rank = 0, 0
+        for number, one in enumerate(self.projections):
+            if one.a is not None and one.b is not None:
+                ranks = slice(rank, rank + one.rank)
+                if together is None:
+                    yield grad[:, self.rows :][:, ranks].t() @ drop(inner, one.dropout, seeds[number])
+                else:
+                    yield together[ranks]
+                # With beta 0 the first argument isn't looked at: the factor costs no pass of its own.
+                outer, seen = grad[:, row : row + one.rows].t(), x[:, self.columns :][:, ranks]
+                yield torch.addmm(one.b, outer, seen, beta=0, alpha=one.scale)
+            row, rank = row + one.rows, rank + one.rank
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums over several chunks are kept in."""
+    return dtype if dtype == torch.float64 else torch.float32

@@ -1,0 +1,62 @@
+"""The training bench's own arithmetic: the same rows for everybody, the order of processes, the joined table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.train.__main__ import environment, order, summary
+from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
+from bench.train.table import joined, plot, read, table
+
+
+def test_every_cell_has_its_contenders() -> None:
+    assert set(USUAL) == set(CELLS)
+    assert {name for names in USUAL.values() for name in names} <= set(CONTENDERS)
+    assert CELLS["1024"].rows_a_step == 8
+    assert cell_of("row-12288").longest == 12288
+
+
+def test_everybody_gets_the_same_rows() -> None:
+    assert rows(CELLS["short"], 152064) == rows(CELLS["short"], 152064)
+    counted = lengths(CELLS["short"])
+    assert sum(counted) / len(counted) == pytest.approx(390, rel=0.1)
+    assert set(lengths(CELLS["1024"])) == {1024}
+    assert len(lengths(CELLS["a100"])) >= 16 * 12
+
+
+def test_a_b_b_a() -> None:
+    assert order(["ours", "unsloth"]) == ["ours", "unsloth", "unsloth", "ours"]
+
+
+def test_each_code_has_a_site_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "here")
+    sites = {"unsloth": "far", "all": "near"}
+    assert environment(sites, "unsloth")["PYTHONPATH"] == "far:here"
+    assert environment(sites, "trl")["PYTHONPATH"] == "near:here"
+    assert environment({}, "ours")["PYTHONPATH"] == "here"
+
+
+def line(contender: str, rate: float, **more: object) -> dict[str, object]:
+    made = {
+        "cell": "1024", "contender": contender, "dropout": 0.0, "device": "card", "versions": {},
+        "tokens_per_second": rate, "busy_ms_per_token": 0.08, "wall_over_busy": 1.05, "peak_allocated": 7 * 2**30,
+        "peak_reserved": 7.1 * 2**30, "predicted": 6.8 * 2**30,
+    }  # fmt: skip
+    return made | more
+
+
+def test_results_of_several_calls_are_joined(tmp_path: Path) -> None:
+    first, second = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    out = {"cell": "1024", "contender": "trl", "dropout": 0.0, "device": "card", "out_of_memory": "CUDA out of memory"}
+    first.write_text("\n".join(json.dumps(item) for item in (line("ours", 12000), line("unsloth-8", 10000))) + "\n")
+    second.write_text("\n".join(json.dumps(item) for item in (line("ours", 12400), out, {"cell": "longest"})) + "\n")
+    found = joined(read([first, second]))
+    assert found[("1024", "ours", 0.0, "card")]["tokens_per_second"] == 12200
+    text = table(found)
+    assert "| 1024 | ours | 12,200 (spread 3%) | 1.22 | 80 | 1.05 | 7.00 | 7.10 | 6.80 (+3%) |" in text
+    assert "| 1024 | trl | out of memory |" in text
+    assert plot(found).count("<rect") == 2
+    assert "12,000 tok/s, peak 7.00 GiB, 6.80 predicted" in summary(line("ours", 12000))

@@ -1,0 +1,80 @@
+"""What is chosen for cards of several sizes, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from halops.errors import ConfigError
+from halops.planner.choose import HEADROOM, Workload, available_on, choose
+from halops.profile import load_profile
+from halops.sections import Dimensions
+from halops.units import GIB
+
+QWEN = Dimensions()
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def rows(count: int, longest: int, mean: float | None = None) -> Workload:
+    return Workload(rows=count, longest=longest, mean=mean or longest)
+
+
+@pytest.mark.parametrize("length", [1024, 4096])
+@pytest.mark.parametrize("card", ["", H100])
+def test_a_plan_for_7_5_gib(length: int, card: str) -> None:
+    plan = choose(load_profile("rtx8"), QWEN, int(7.5 * GIB), rows(8, length), card)
+    assert plan.settings.token_budget >= length
+    assert plan.peak.allocated * HEADROOM <= 7.5 * GIB
+    assert not plan.settings.dequantized_base
+
+
+def test_a_large_card_computes_nothing_again() -> None:
+    plan = choose(load_profile("a100"), QWEN, 79 * GIB, rows(16, 4096), H100)
+    assert plan.settings.dequantized_base
+    assert plan.settings.checkpointed_layers == 0
+    assert not plan.settings.offload_activations
+    assert not plan.settings.embedding_on_host
+
+
+def test_less_memory_means_fewer_tokens_or_more_layers_checkpointed() -> None:
+    profile = load_profile("rtx8")
+    peaks = [choose(profile, QWEN, int(size * GIB), rows(8, 1024), H100).peak.allocated for size in (6, 8, 16, 40)]
+    assert peaks == sorted(peaks)
+
+
+def test_what_is_set_is_kept() -> None:
+    sets = [
+        "training.token_budget=2048", "training.checkpointed_layers=28", "training.offload_activations=true",
+        "training.embedding_on_host=false", "training.dequantized_base=false",
+    ]  # fmt: skip
+    settings = choose(load_profile("rtx8", sets), QWEN, 79 * GIB, rows(8, 1024), H100).settings
+    assert (settings.token_budget, settings.checkpointed_layers) == (2048, 28)
+    assert settings.offload_activations
+    assert not settings.embedding_on_host
+    assert not settings.dequantized_base
+    off = load_profile("rtx8", ["training.gradient_checkpointing=false"])
+    assert choose(off, QWEN, 79 * GIB, rows(8, 1024), H100).settings.checkpointed_layers == 0
+
+
+def test_a_tied_embedding_stays_where_the_head_is() -> None:
+    tied = QWEN.model_copy(update={"tie_word_embeddings": True})
+    assert not choose(load_profile("rtx8"), tied, int(7.5 * GIB), rows(8, 1024)).settings.embedding_on_host
+
+
+def test_what_fits_nowhere_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"training doesn't fit: .* it takes .* GB at its peak") as caught:
+        choose(load_profile("rtx8"), QWEN, 4 * GIB, rows(8, 1024))
+    assert "max_seq_length" in str(caught.value)
+    with pytest.raises(ConfigError, match="rows of up to 60000 tokens"):
+        choose(load_profile("rtx8"), QWEN, int(7.5 * GIB), rows(1, 60000))
+
+
+def test_a_plan_says_what_it_does() -> None:
+    text = str(choose(load_profile("a100"), QWEN, 79 * GIB, rows(16, 4096), H100))
+    assert text.startswith("16,384 tokens at a time, 0 layers checkpointed, base dequantized once: ")
+    assert text.endswith(" GiB of 79.0 expected")
+
+
+def test_the_profile_s_own_card() -> None:
+    for name in ("rtx8", "a100"):
+        profile = load_profile(name)
+        assert choose(profile, QWEN, available_on(profile), rows(8, profile.training.max_seq_length))

@@ -1,0 +1,119 @@
+"""Each Triton kernel under Triton's own interpreter against its torch reference in float64.
+
+Run as a process of its own, `TRITON_INTERPRET=1 python -m tests.unit.train.kernels`: the variable counts at import.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from halops.train.fused import dropout, launch, rotary, swiglu
+from halops.train.fused.dequantize import dequantize
+from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
+from halops.train.loss import chunked_loss
+
+T, H, INNER = 5, 24, 40
+
+
+def close(name: str, found: torch.Tensor, expected: torch.Tensor, bound: float = 2e-6) -> None:
+    gap = float((found.double() - expected.double()).norm() / expected.double().norm())
+    print(f"{name}: {gap:.1e}")
+    assert gap < bound, name
+
+
+def both_ways(name: str, function: object, *arguments: object) -> None:
+    """By the kernel in fp32, by the reference in float64."""
+    launch.INTERPRETED = True
+    found = function(*[item.clone() if torch.is_tensor(item) else item for item in arguments])  # type: ignore[operator]
+    launch.INTERPRETED = False
+    wide = [item.double() if torch.is_tensor(item) and item.is_floating_point() else item for item in arguments]
+    expected = function(*[item.clone() if torch.is_tensor(item) else item for item in wide])  # type: ignore[operator]
+    launch.INTERPRETED = True
+    close(name, found, expected)
+
+
+def strided(columns: int) -> torch.Tensor:
+    """Rows that lie further apart than they are long."""
+    return torch.randn(T, columns + 3)[:, :columns]
+
+
+def norms() -> None:
+    x, weight, grad, past = torch.randn(T, H), torch.randn(H), torch.randn(T, H), torch.randn(T, H)
+
+    def forward(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, weight, 1e-6, torch.full((T, H + 8), 9.0, dtype=x.dtype)[:, :H])
+
+    both_ways("rms_norm", forward, x, weight)
+    both_ways("rms_norm_backward", lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3]), grad, x, weight, past)
+
+
+def products() -> None:
+    matrix = torch.randn(T, 2 * INNER)
+    both_ways("swiglu", lambda a: swiglu.swiglu(a, torch.empty(T, INNER + 4, dtype=a.dtype)[:, :INNER]), matrix)
+    both_ways("swiglu_backward_", lambda g, a: swiglu.swiglu_backward_(g, a), torch.randn(T, INNER), matrix)
+
+
+def rotations() -> None:
+    angle = torch.randn(T, 4)
+    cos, sin = (torch.cat([table, table], dim=1) for table in (angle.cos(), angle.sin()))
+    for backward in (False, True):
+        both_ways("rotate_", lambda m, c, s, b=backward: rotary.rotate_(m, c, s, 3, b), torch.randn(T, 5 * 8), cos, sin)
+
+
+def dropped() -> None:
+    x = torch.randn(64, 1500)
+    once, again = dropout.drop(x, 0.3, 7), dropout.drop(x, 0.3, 7)
+    assert torch.equal(once, again)
+    assert not torch.equal(once, dropout.drop(x, 0.3, 8))
+    kept = once != 0
+    assert abs(kept.float().mean().item() - 0.7) < 0.01
+    assert (kept.float().mean(1) - 0.7).abs().max() < 0.1
+    close("drop", once[kept], x[kept] / 0.7)
+    into = torch.randn(64, 1500)
+    close("add_dropped_", dropout.add_dropped_(into.clone(), x, 0.3, 7), into + once)
+
+
+def weights() -> None:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    for nested in (True, False):
+        for kind in ("nf4", "fp4"):
+            packed, state = quantize_4bit(torch.randn(96, 128), quant_type=kind, compress_statistics=nested)
+            held = torch.nn.Parameter(packed, requires_grad=False)
+            held.quant_state = state  # type: ignore[attr-defined]
+            found = dequantize(held, torch.full((96, 144), 9.0)[:, :128])
+            assert torch.equal(found, dequantize_4bit(packed, state)), (kind, nested)
+    print("dequantize: equal")
+
+
+def losses() -> None:
+    hidden, head = torch.randn(1, 9, H), torch.randn(300, H)
+    labels = torch.randint(0, 300, (1, 9))
+    labels[0, 4] = -100
+    for scale, softcap in ((1.0, None), (0.5, 3.0)):
+        found, expected = (gradient(hidden, head, labels, scale, softcap, interpreted) for interpreted in (True, False))
+        close("loss", found[0], expected[0])
+        close("loss's gradient", found[1], expected[1])
+
+
+def gradient(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, scale: float, softcap: float | None, kernel: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """By the kernel, or by full logits in float64."""
+    leaf = hidden.detach().clone().to(hidden.dtype if kernel else torch.float64).requires_grad_()
+    if kernel:
+        loss = chunked_loss(leaf, head, None, labels, scale=scale, softcap=softcap)
+    else:
+        logits = leaf[0, :-1] @ head.double().t() * scale
+        logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+        loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:])
+    loss.backward()
+    assert leaf.grad is not None
+    return loss.detach(), leaf.grad
+
+
+if __name__ == "__main__":
+    assert launch.INTERPRETED
+    torch.manual_seed(0)
+    for check in (norms, products, rotations, dropped, weights, losses):
+        check()

@@ -1,0 +1,79 @@
+"""The Triton kernels without a GPU: by Triton's interpreter against float64, and compiled for two generations."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+WORDS = {"fp32": "*fp32", "bf16": "*bf16"}
+
+
+def test_each_kernel_against_its_reference_in_float64() -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    argv = [sys.executable, "-m", "tests.unit.train.kernels"]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(": ") >= 12
+
+
+def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
+    """Name, function, types of its arguments, constants: as they are launched for Qwen2.5-7B in bfloat16."""
+    from halops.train.fused import (
+        cross_entropy_triton,
+        dequantize_triton,
+        dropout_triton,
+        rms_norm_triton,
+        rotary_triton,
+        swiglu_triton,
+    )
+
+    def types(pointers: str, **others: str) -> dict[str, str]:
+        return dict.fromkeys(pointers.split(), "*bf16") | others
+
+    norm = {"BLOCK": 4096}
+    strides = {f"{name}_stride": "i32" for name in ("grad", "x", "residual", "out")}
+    outer = {"scales": "*u8", "code": "*fp32", "outer_code": "*fp32", "outer_scales": "*fp32", "offset": "*fp32"}
+    return [
+        ("rms_norm", rms_norm_triton._forward,
+         types("x weight out", eps="fp32", width="i32", x_stride="i32", out_stride="i32"), norm),
+        ("rms_norm_backward", rms_norm_triton._backward,
+         types("grad x weight residual out", eps="fp32", width="i32", **strides), norm),
+        ("swiglu", swiglu_triton._forward, types("both out", width="i32", both_stride="i32", out_stride="i32"),
+         {"BLOCK": 2048}),
+        ("swiglu_backward", swiglu_triton._backward,
+         types("grad both", width="i32", grad_stride="i32", both_stride="i32"), {"BLOCK": 2048}),
+        ("rotary", rotary_triton._rotate,
+         types("matrix cos sin", heads="i32", stride="i32", table_stride="i32", sign="fp32"),
+         {"HALF": 64, "HALF_BLOCK": 64, "HEADS_BLOCK": 32}),
+        ("dropout", dropout_triton._drop,
+         types("x out", width="i32", x_stride="i32", out_stride="i32", p="fp32", seed="i32"),
+         {"ADD": True, "BLOCK": 1024}),
+        ("dequantize", dequantize_triton._dequantize,
+         {"packed": "*u8", "out": "*bf16", "count": "i32", "columns": "i32", "stride": "i32", **outer},
+         {"PER_SCALE": 64, "PER_OUTER": 256, "NESTED": True, "BYTES": 1024}),
+        ("cross_entropy", cross_entropy_triton._cross_entropy,
+         {"logits": "*bf16", "targets": "*i64", "losses": "*fp32", "width": "i32", "stride": "i32", "scale": "fp32",
+          "softcap": "fp32"}, {"CAPPED": True, "WANTED": True, "BLOCK": 8192}),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_each_kernel_compiles(capability: int) -> None:
+    """To machine code, by the ptxas that comes with Triton."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    for name, function, types, constants in kernels():
+        order = {argument: types.get(argument, "constexpr") for argument in function.arg_names}
+        source = ASTSource(fn=function, signature=order, constexprs={(function.arg_names.index(key),): value
+                                                                     for key, value in constants.items()})  # fmt: skip
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        assert made.asm["cubin"], name

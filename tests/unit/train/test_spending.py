@@ -1,0 +1,84 @@
+"""What an attempt spends: planned on a GPU for what is free there, a fixed budget on a CPU; and unfused layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from halops.errors import ConfigError, GpuMemoryError
+from halops.profile import load_profile
+from halops.train import spending
+from halops.train.packing import Row
+from halops.train.rows import Rows
+from tests.unit.train.conftest import Attempt, make_profile
+
+QWEN = {
+    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+}  # fmt: skip
+ROWS = Rows([Row((1,) * count, (-100, *(1,) * (count - 1))) for count in (1024, 300, 500, 200) * 4])
+
+
+def spend(attempt: Callable[..., Attempt], free: float, *sets: str, family: str = "qwen2", rung: int = 0) -> Any:
+    one = attempt(load_profile("rtx8", sets), rung=rung)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spending, "free_memory", lambda: int(free * 2**30))
+        patch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+        spent = spending.spending(one.context, AutoConfig.for_model(family, **QWEN), ROWS, True, 1)
+    return spent, one
+
+
+def test_a_gpu_s_free_memory_is_planned_and_said(attempt: Callable[..., Attempt]) -> None:
+    spent, one = spend(attempt, 7.5)
+    assert spent.fused
+    assert spent.reason is None
+    assert spent.predicted < 7.5 * 2**30
+    assert spent.settings.token_budget >= 1024
+    assert any(message.startswith("memory: ") and "GiB of 7.5 expected" in message for message in one.messages())
+
+
+def test_a_rung_below_takes_less(attempt: Callable[..., Attempt]) -> None:
+    peaks = [spend(attempt, 60, rung=rung)[0].predicted for rung in range(5)]
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[0] > 2 * peaks[1]
+    with pytest.raises(GpuMemoryError, match="at every rung"):
+        spend(attempt, 60, rung=5)
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_loaded(attempt: Callable[..., Attempt]) -> None:
+    with pytest.raises(ConfigError, match="doesn't fit"):
+        spend(attempt, 4)
+
+
+@pytest.mark.parametrize(
+    ("sets", "family", "says"),
+    [
+        (("training.fused_layers=false",), "qwen2", "as the profile says"),
+        (("training.bf16=false", "training.fp16=true", "quantization.bnb_4bit_compute_dtype=float16"), "qwen2",
+         "another dtype"),
+        (("quantization.bnb_4bit_compute_dtype=float16",), "qwen2", "computed with in another dtype"),
+        ((), "qwen3", "other layers"),
+    ],
+)  # fmt: skip
+def test_layers_that_stay_as_they_are(
+    attempt: Callable[..., Attempt], sets: tuple[str, ...], family: str, says: str
+) -> None:
+    spent, _ = spend(attempt, 60, *sets, family=family)
+    assert not spent.fused
+    assert says in spent.reason
+    assert spent.predicted is None
+    assert spent.settings.token_budget >= 1024
+
+
+def test_a_cpu_has_a_fixed_budget(attempt: Callable[..., Attempt], tiny_base: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny_base)
+    one = attempt(make_profile())
+    spent = spending.spending(one.context, config, ROWS, False, 1)
+    assert spent.settings.token_budget == spending.CPU_TOKENS
+    assert not spent.fused
+    assert spent.reason is None  # nothing to say: nobody asked for it
