@@ -34,6 +34,15 @@ class Secrets(Frozen):
     hub: SecretName | None = None
 
 
+class ServingSite(Frozen):
+    """Where models are served: the release's name and namespace, the Secret with API keys, the chart's own values."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")] = "ops"
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "halops-serving"
+    secret: SecretName = "halops-api-keys"
+    values: str | None = None  # a file of the chart's values, relative to the site's folder
+
+
 class Site(Frozen):
     """A place's settings. Every one has a default, so that no file is needed to begin with."""
 
@@ -46,6 +55,7 @@ class Site(Frozen):
     queue: str | None = None
     gpu_prices: dict[str, Price] = {}
     webhook: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    serving: ServingSite = ServingSite()
 
     @field_validator("store")
     @classmethod
@@ -156,6 +166,10 @@ _COMMENTS: dict[str, tuple[str, str]] = {
         "gpu_prices: {rtx8: 0.20, 40gb: 1.40, cpu: 0.05}",
     ),
     "webhook": ("Called with a JSON document when a run ends.", "webhook: https://HOST/PATH"),
+    "serving": (
+        "Where `halops deploy` serves: release, namespace, the Secret with API keys, own values for the chart.",
+        "serving: {name: ops, namespace: halops-serving, secret: halops-api-keys, values: serving.yaml}",
+    ),
 }
 
 

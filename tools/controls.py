@@ -69,27 +69,26 @@ CONTROLS = (
     Control(
         "the manifest is written last",
         "halops/store/commit.py",
-        "    entries = tuple(each(files, [size for _, _, size in files], store_file))\n"
-        "    manifest = make_manifest(entries)\n",
-        '    entries = tuple(FileEntry(path=path, key=f"{prefix}/{ATTEMPTS}/{attempt}/{path}", size=size,\n'
-        "                              sha256=sha256_file(source)) for path, source, size in files)\n"
-        "    manifest = make_manifest(entries)\n"
-        '    store.write(f"{prefix}/{MANIFEST}", manifest.to_bytes())\n'
-        "    each(files, [size for _, _, size in files], store_file)\n",
+        '        manifest = make_manifest(_store_all(store, f"{prefix}/{ATTEMPTS}/{attempt}", folder, progress))\n',
+        '        top = f"{prefix}/{ATTEMPTS}/{attempt}"\n'
+        '        manifest = make_manifest(tuple(FileEntry(path=path, key=f"{top}/{path}", size=source.stat().st_size,\n'
+        "            sha256=sha256_file(source)) for path, source in walk_files(folder)))\n"
+        "        store.write(key, manifest.to_bytes())\n"
+        "        _store_all(store, top, folder, progress)\n",
         ("tests/unit/store",),
     ),
     Control(
         "what was stored is looked at before the manifest is written",
         "halops/store/commit.py",
-        "    _expect_stored(store, manifest)\n    if store",
-        "    if store",
+        "        _expect_stored(store, manifest)\n        if store",
+        "        if store",
         ("tests/unit/store",),
     ),
     Control(
         "the first of two manifests stands",
         "halops/store/commit.py",
-        'if store.exchange(f"{prefix}/{MANIFEST}", replaces, manifest.to_bytes()):',
-        'if not store.write(f"{prefix}/{MANIFEST}", manifest.to_bytes()):',
+        "if store.exchange(key, replaces, manifest.to_bytes()):",
+        "if not store.write(key, manifest.to_bytes()):",
         ("tests/unit/store",),
     ),
     Control(

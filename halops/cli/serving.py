@@ -85,11 +85,42 @@ def endpoints(run: str | None, *, compare_base: bool, options: dict[str, Any]) -
         yield {"tuned": ChatClient(run, api_key=options["api_key"])}
         return
     with contextlib.ExitStack() as stack:
+        if not compare_base and (client := stack.enter_context(in_cluster(run, options))):
+            yield {"tuned": client}
+            return
         chosen = served(run, None, options)
         clients = {"tuned": stack.enter_context(running(chosen, options))}
         if compare_base:
             clients = {"base": stack.enter_context(running(base_of(chosen, options), options)), **clients}
         yield clients
+
+
+@contextlib.contextmanager
+def in_cluster(run: str | None, options: dict[str, Any]) -> Iterator[ChatClient | None]:
+    """A client of the pod that serves a run; None for a run of this machine, or one that isn't deployed."""
+    from halops.backends.kube.api import KubeApi
+    from halops.backends.kube.connection import connect
+    from halops.deploy.endpoint import pod_endpoint, pod_of_run
+    from halops.errors import HalopsError
+    from halops.runstate import find_run, load_spec
+
+    where = open_place(options["store"])
+    run_id = find_run(where.store, run)
+    if load_spec(where.store, run_id).profile.cluster.backend == "local":
+        yield None
+        return
+    try:
+        api = KubeApi(connect(), where.site.serving.namespace)
+        pod = pod_of_run(api, run_id)
+    except HalopsError as error:
+        note(f"not looked for in the cluster: {error.what}")
+        pod = None
+    if pod is None:
+        yield None
+        return
+    note(f"asking pod {pod['metadata']['name']}")
+    with pod_endpoint(api, pod, options["api_key"]) as client:
+        yield client
 
 
 @contextlib.contextmanager

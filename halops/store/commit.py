@@ -62,6 +62,19 @@ def publish(
         IntegrityError: a file changed meanwhile, or other bytes were stored than were sent.
         TransientError: stored files vanished, since another attempt finished first and swept up.
     """
+    key = f"{prefix}/{MANIFEST}"
+    try:
+        manifest = make_manifest(_store_all(store, f"{prefix}/{ATTEMPTS}/{attempt}", folder, progress))
+        _expect_stored(store, manifest)
+        if store.exchange(key, replaces, manifest.to_bytes()):
+            return manifest
+    except HalopsError:
+        if store.read(key) in (replaces, None):  # nobody was faster, and swept our files up: it is our own trouble
+            raise
+    return _yield_to_winner(store, prefix, attempt)
+
+
+def _store_all(store: Store, top: str, folder: Path, progress: Progress | None) -> tuple[FileEntry, ...]:
     files = [(path, source, source.stat().st_size) for path, source in walk_files(folder)]
     meter = Meter(progress, "storing", sum(size for _, _, size in files))
 
@@ -69,16 +82,10 @@ def publish(
         path, source, size = item
         with disk_errors(source):
             digest = sha256_file(source)
-        key = f"{prefix}/{ATTEMPTS}/{attempt}/{path}"
-        store.upload(source, key, digest, meter)
-        return FileEntry(path=path, key=key, size=size, sha256=digest)
+        store.upload(source, f"{top}/{path}", digest, meter)
+        return FileEntry(path=path, key=f"{top}/{path}", size=size, sha256=digest)
 
-    entries = tuple(each(files, [size for _, _, size in files], store_file))
-    manifest = make_manifest(entries)
-    _expect_stored(store, manifest)
-    if store.exchange(f"{prefix}/{MANIFEST}", replaces, manifest.to_bytes()):
-        return manifest
-    return _yield_to_winner(store, prefix, attempt)
+    return tuple(each(files, [size for _, _, size in files], store_file))
 
 
 def _yield_to_winner(store: Store, prefix: str, attempt: str) -> Manifest:

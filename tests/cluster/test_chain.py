@@ -35,6 +35,16 @@ def test_a_run_goes_through_its_jobs_to_verified_files(finished: tuple[Place, st
     assert all(item["uri"].startswith("s3://") for item in files)
 
 
+def test_all_pods_were_admitted_as_restricted(finished: tuple[Place, str]) -> None:
+    place, run = finished
+    label = "{.metadata.labels.pod-security\\.kubernetes\\.io/enforce}"
+    assert place.cluster.kubectl("get", "namespace", place.namespace, "-o", f"jsonpath={label}") == "restricted"
+    pods = place.objects("pods", run)
+    assert {pod["metadata"]["labels"]["halops.dev/stage"] for pod in pods} >= {"data", "train", "convert", "verify"}
+    for pod in pods:
+        assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+
+
 def test_everything_is_owned_by_the_root(finished: tuple[Place, str]) -> None:
     place, run = finished
     root = json.loads(place.kubectl("get", "configmap", f"halops-{run}", "-o", "json"))

@@ -23,6 +23,7 @@ def attempts(place: Place, run: str, stage: str = "train") -> list[dict[str, obj
 
 def survives(place: Place, run: str, *faults: str) -> None:
     """Each fault in turn, once training has a new checkpoint; then all that must hold whatever befell it."""
+    place.training(run)
     data = place.manifest(run, "data")
     for fault in faults:
         place.training(run, step=place.newest_checkpoint(run) + 1)

@@ -44,16 +44,6 @@ def test_a_stage_may_do_nothing(finished: tuple[Place, str], stage: str) -> None
     assert not any("kube-api-access" in volume["name"] for pod in pods for volume in pod["spec"]["volumes"])
 
 
-def test_all_pods_were_admitted_as_restricted(finished: tuple[Place, str]) -> None:
-    place, run = finished
-    label = "{.metadata.labels.pod-security\\.kubernetes\\.io/enforce}"
-    assert place.cluster.kubectl("get", "namespace", place.namespace, "-o", f"jsonpath={label}") == "restricted"
-    pods = place.objects("pods", run)
-    assert {pod["metadata"]["labels"]["halops.dev/stage"] for pod in pods} >= {"data", "train", "convert", "verify"}
-    for pod in pods:
-        assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
-
-
 def test_the_secret_s_value_is_nowhere(finished: tuple[Place, str]) -> None:
     place, run = finished
     assert place.cluster.store

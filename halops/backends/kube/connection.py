@@ -23,24 +23,32 @@ class Connection:
 def connect(context: str | None = None) -> Connection:
     """The server of the kubeconfig (KUBECONFIG, ~/.kube/config), or of this pod. Raises ConfigError."""
     # Its typed API is left alone: it changes between releases, and plain JSON is what people see in YAML.
+    from kubernetes import client
+
+    found = settings(context)
+    found.retries = False  # our own, which know what may be repeated
+    pool = client.ApiClient(found).rest_client.pool_manager
+
+    def headers() -> dict[str, str]:
+        given = found.auth_settings().values()  # asked each time: tokens expire, and the client renews them
+        return {item["key"]: item["value"] for item in given if item["in"] == "header" and item["value"]}
+
+    return Connection(found.host.rstrip("/"), pool, headers)
+
+
+def settings(context: str | None = None) -> Any:
+    """The client's settings for that server. Raises ConfigError."""
     from kubernetes import client, config
 
-    settings = client.Configuration()
+    found = client.Configuration()
     try:
         try:
-            config.load_incluster_config(client_configuration=settings)
+            config.load_incluster_config(client_configuration=found)
         except config.ConfigException:
-            config.load_kube_config(context=context, client_configuration=settings)
+            config.load_kube_config(context=context, client_configuration=found)
     except (config.ConfigException, OSError, TypeError) as error:
         raise ConfigError(
             f"no cluster is configured: {error}",
             remedy="set KUBECONFIG, or write ~/.kube/config; --backend local needs no cluster",
         ) from error
-    settings.retries = False  # our own, which know what may be repeated
-    pool = client.ApiClient(settings).rest_client.pool_manager
-
-    def headers() -> dict[str, str]:
-        found = settings.auth_settings().values()  # asked each time: tokens expire, and the client renews them
-        return {item["key"]: item["value"] for item in found if item["in"] == "header" and item["value"]}
-
-    return Connection(settings.host.rstrip("/"), pool, headers)
+    return found

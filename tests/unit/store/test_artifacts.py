@@ -187,6 +187,17 @@ def test_the_first_of_two_manifests_stands(either: Place, folder: Path, tmp_path
     fetch(either.store, stands, tmp_path / "back")
 
 
+def test_an_attempt_that_was_overtaken_and_swept_up_takes_the_winners(either: Place, folder: Path) -> None:
+    def swept(files: tuple[FileEntry, ...]) -> Manifest:
+        put(either.store, folder, "fast")
+        clean_attempts(either.store, PREFIX, keep="fast")
+        return make_manifest(files)
+
+    stands = publish(either.store, PREFIX, "slow", folder, make_manifest=swept)
+    assert stands.attempt == "fast"
+    verify_stored(either.store, stands, deep=True)
+
+
 def test_a_manifest_that_does_not_count_is_replaced_once(either: Place, folder: Path) -> None:
     old = put(either.store, folder).to_bytes()
     new = put(either.store, folder, "two", replaces=old)

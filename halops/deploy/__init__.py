@@ -1,0 +1,1 @@
+"""A run's GGUF as a Helm release: values, promotion, rollback."""

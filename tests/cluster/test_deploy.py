@@ -1,0 +1,131 @@
+"""From a run to an answer in the cluster: deploy, chat, canary, compare, promote, roll back, trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.handle import TESTS_LABEL
+from tests.cluster.place import SECRET, Place
+from tests.cluster.pods import ON_CPU_NODE
+from tests.cluster.serving import CLIENT, KEY, KEYS_SECRET, Serving, put_secret, question
+from tests.helm import tool
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
+
+NODES = {"ipBlock": {"cidr": "10.77.0.0/24"}}  # where a test itself asks from
+VALUES = {
+    "networkPolicy": {"callers": [{"podSelector": {"matchLabels": CLIENT}}, NODES]},
+    "cache": {"size": "1Gi"},
+    "nodeSelector": ON_CPU_NODE["nodeSelector"],
+    "drain": {"settleSeconds": 3, "timeoutSeconds": 60},
+    "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+    "server": {"parallel": 2, "threads": 2},
+    "fetch": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}},
+}
+
+
+@pytest.fixture
+def ops(
+    finished: tuple[Place, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Place, Serving]]:
+    """A user's folder with a finished run, and a namespace to serve in."""
+    place = finished[0]
+    monkeypatch.setenv("PATH", f"{Path(tool()).parent}:{os.environ['PATH']}")
+    namespace = f"{place.namespace}-serving"
+    cluster = place.cluster
+    cluster.kubectl("create", "namespace", namespace)
+    cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted", TESTS_LABEL)
+    serving = Serving(cluster, namespace, tmp_path, {})
+    assert cluster.store
+    put_secret(serving, SECRET, cluster.store.keys)
+    put_secret(serving, KEYS_SECRET, {"api-keys": f"{KEY}\n"})
+    site = place.folder / "halops.yaml"
+    before = site.read_text()
+    where = {"name": "ops", "namespace": namespace, "secret": KEYS_SECRET, "values": "serving.yaml"}
+    site.write_text(yaml.safe_dump(yaml.safe_load(before) | {"serving": where}))
+    (place.folder / "serving.yaml").write_text(yaml.safe_dump(VALUES))
+    yield place, serving
+    site.write_text(before)
+    serving.uninstall("ops", "ops-canary")
+    cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+# Asks without a pause until its file `stop` is there; counts answers and failures.
+ASKING = """
+import json, pathlib, sys, urllib.request
+url, key, folder = sys.argv[1:]
+good, bad = 0, []
+body = json.dumps({"messages": [{"role": "user", "content": "ping"}], "max_tokens": 4}).encode()
+while not pathlib.Path(folder, "stop").exists():
+    request = urllib.request.Request(url + "/v1/chat/completions", body,
+        {"Authorization": "Bearer " + key, "Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            good += json.load(answer)["object"] == "chat.completion"
+    except Exception as error:
+        bad.append(repr(error))
+    pathlib.Path(folder, "asked").write_text(json.dumps([good, bad]))
+"""
+
+
+def test_from_a_run_to_answers_and_from_one_model_to_the_next(
+    finished: tuple[Place, str], ops: tuple[Place, Serving], tmp_path: Path
+) -> None:
+    (place, serving), first = ops, finished[1]
+    assert place.halops("deploy", first, "--cpu", "--wait").stdout.strip() == f"http://ops.{serving.namespace}.svc/v1"
+    serving.client("caller", **CLIENT)
+    assert " 200 OK" in serving.ask("caller", f"ops.{serving.namespace}.svc", question())
+    assert place.halops("chat", first, "-m", "ping", "--max-tokens", "4").stdout.strip()
+    traced = place.halops("trace", f"pod/{serving.pod('ops')}").stdout
+    assert "train.jsonl" in traced
+    assert place.manifest(first, "convert")["files"]
+
+    second = place.submit(training__max_steps=3)
+    place.succeeded(second)
+    place.halops("deploy", second, "--cpu", "--canary", "--wait")
+    compared = json.loads(place.halops("compare", "--heldout", "1", "--max-tokens", "8", "--json").stdout)
+    assert set(compared["models"]) == {"ops", "ops-canary"}
+    assert len(compared["questions"]) == 4  # three probes, one held-out question
+
+    address = serving.kubectl("get", "service", "ops", "-o", "jsonpath={.spec.clusterIP}")
+    words = [*place.cluster.prefix, sys.executable, "-c", ASKING, f"http://{address}", KEY, str(tmp_path)]
+    with subprocess.Popen(words) as asking:
+        try:
+            assert second in place.halops("promote").stdout
+            assert run_behind(serving) == second
+            assert first in place.halops("rollback").stdout
+            assert run_behind(serving) == first
+            time.sleep(5)
+        finally:
+            (tmp_path / "stop").touch()
+            asking.wait(120)
+    good, bad = json.loads((tmp_path / "asked").read_text())
+    assert bad == []
+    assert good > 20
+    assert serving.pods("ops-canary") == []
+
+
+def run_behind(serving: Serving) -> str:
+    """The run that the newest pod of the release serves."""
+    return str(serving.pods("ops")[-1]["metadata"]["annotations"]["halops.dev/run-id"])
+
+
+def test_a_run_that_failed_verification_is_not_deployed(ops: tuple[Place, Serving]) -> None:
+    place, _ = ops
+    run = place.submit("--set=verify.max_stop_failures=0", training__max_steps=3)
+    place.failed(run)
+    refused = place.halops("deploy", run, "--cpu", check=False)
+    assert refused.returncode == 7
+    assert "stops" in refused.stderr
+    assert "--force" in refused.stderr
+    shown = place.halops("values", run, "--cpu", "--force").stdout
+    assert yaml.safe_load(shown)["provenance"]["verified"] == "no"
