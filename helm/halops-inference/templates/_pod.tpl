@@ -9,7 +9,7 @@ metadata:
     halops.dev/track: {{ include "halops.track" . }}
   annotations:
     # A change of the scripts is a new pod: its probes would otherwise be those of neither version.
-    halops.dev/scripts-sha256: {{ include (print .Template.BasePath "/scripts.yaml") . | sha256sum }}
+    halops.dev/scripts-sha256: {{ (.Files.Glob "files/*.sh").AsConfig | sha256sum }}
     {{- with include "halops.provenance" . | trim }}
     {{- . | nindent 4 }}
     {{- end }}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.helm import CHART, DIGEST, GIVEN, merged, of_kind, rendered, server_of, template
+from tests.helm import CHART, DIGEST, GIVEN, merged, of_kind, rendered, server_of, template, tool
 from tests.kube_schemas import MINORS, validate
 
 WAIVED = {"secret": "", "disabled": "I understand that everyone who can reach this server may use it"}
@@ -145,3 +149,20 @@ def test_a_name_leaves_room_for_what_is_appended() -> None:
 
 def test_what_must_be_given_is_little() -> None:
     assert set(GIVEN) == {"image", "fetch", "model", "auth"}
+
+
+def test_a_new_chart_version_alone_restarts_nobody(tmp_path: Path) -> None:
+    """Loading a model again costs minutes; a change of what the probes run is worth it."""
+
+    def pod(chart: Path) -> dict[str, Any]:
+        words = [tool(), "template", "ops", str(chart), "--values", str(CHART / "tests" / "given.yaml")]
+        text = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+        return dict(of_kind([item for item in yaml.safe_load_all(text) if item], "Deployment")["spec"]["template"])
+
+    copy = shutil.copytree(CHART, tmp_path / "chart")
+    meta = copy / "Chart.yaml"
+    meta.write_text(meta.read_text().replace("version: 0.1.0", "version: 9.9.9"))
+    assert "9.9.9" in meta.read_text()
+    assert pod(copy) == pod(CHART)
+    (copy / "files" / "drain.sh").write_text("exit 0")
+    assert pod(copy) != pod(CHART)
