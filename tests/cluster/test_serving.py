@@ -43,7 +43,7 @@ def test_callers_by_label_and_key(place: Serving) -> None:
     host = f"ops.{place.namespace}.svc"
     answer = place.ask("friend", host, question())
     assert answer.startswith("HTTP/1.1 200 ")
-    assert json.loads(answer.partition("\r\n\r\n")[2])["usage"]["completion_tokens"] > 0
+    assert json.loads(answer.partition("\n\n")[2])["usage"]["completion_tokens"] > 0
     assert place.ask("friend", host, question(), key="wrong").startswith("HTTP/1.1 401 ")
     assert place.ask("stranger", host, question(), seconds=5) == ""
 
