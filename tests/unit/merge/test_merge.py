@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,15 +215,22 @@ def test_killed_at_any_moment_it_leaves_nothing_that_counts(pair: Pair) -> None:
 
 def test_ctrl_c_removes_what_was_written(pair: Pair) -> None:
     big(pair, 4096)
-    argv = [sys.executable, "-c", CHILD, str(pair.base), str(pair.adapter), str(pair.output)]
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not (pair.output / "model.safetensors.partial").exists():
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    err = next(filter(None, (interrupted(pair) for _ in range(10))), "")  # on a busy machine a merge may be faster
     assert "KeyboardInterrupt" in err
     assert list(pair.output.iterdir()) == []
+
+
+def interrupted(pair: Pair) -> str:
+    """A merge that gets SIGINT as soon as it has begun to write; what it said, or nothing if it was done before."""
+    shutil.rmtree(pair.output, ignore_errors=True)
+    argv = [sys.executable, "-c", CHILD, str(pair.base), str(pair.adapter), str(pair.output)]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (pair.output / "model.safetensors.partial").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode or (pair.output / "model.safetensors").exists(), err
+    return err
 
 
 def test_peak_memory_is_this_process_own() -> None:
