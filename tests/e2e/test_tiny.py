@@ -34,8 +34,9 @@ def test_the_whole_chain_one_rung_down(shell: Shell, tmp_path: Path):
     assert "rung 1 of the out-of-memory ladder" in log
     manifest = next((shell.folder / ".halops" / "runs").glob("*/train/manifest.json"))
     summary = next(entry for entry in json.loads(manifest.read_bytes())["files"] if entry["path"] == "summary.json")
-    rung = json.loads((shell.folder / ".halops" / summary["key"]).read_bytes())["rung"]
-    assert (rung["micro_batch"], rung["accumulation"]) == (2, 8)
+    document = json.loads((shell.folder / ".halops" / summary["key"]).read_bytes())
+    assert document["memory"]["rung"] == 1
+    assert document["memory"]["checkpointed_layers"] > 0  # of a profile that asks for none
 
 
 def test_the_model_is_the_same_bytes_each_time(tmp_path: Path):
