@@ -90,8 +90,9 @@ def previous(helm: Releases, name: str) -> tuple[int, Values]:
         raise NotFoundError(f"there is no release {name}", remedy="halops deploy RUN")
     for revision in helm.history(name)[1:]:
         values = helm.values(name, revision.number)
-        good = revision.status in ("superseded", "deployed") and values is not None
-        if good and values is not None and digests(values) != digests(current) and not track_of(values):
+        if values is None or revision.status not in ("superseded", "deployed"):
+            continue
+        if digests(values) != digests(current) and not track_of(values):
             return revision.number, values
     raise NotFoundError(
         f"{name} has served no other model", remedy=f"`helm history {name}` lists what there was; halops deploy RUN"

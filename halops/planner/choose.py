@@ -98,7 +98,7 @@ def choose(profile: Profile, dims: Dimensions, available: int, work: Workload, c
     if fitting:
         device = device_for(max(profile.cluster.gpu.memory_gib, available / GIB), card)
         return min(fitting, key=lambda plan: seconds(profile, dims, plan.settings, work, device))
-    least = min(_plans(profile, dims, available, work), key=lambda plan: plan.peak.allocated)
+    least = least_plan(profile, dims, available, work)
     raise ConfigError(
         f"training doesn't fit: with everything moved out that can be, it takes {human_bytes(least.peak.allocated)} at "
         f"its peak, and {human_bytes(round(available / HEADROOM))} of the card can be used",

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from halops.disk import pump
+from halops.artifact import sha256_file
 from halops.errors import HalopsError, IntegrityError
 from halops.llamacpp.gguf_file import TOKENS, read_metadata
 
@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe(path: Path) -> dict[str, Any]:
     """sha256, bytes and dimensions. Raises NotFoundError or IntegrityError."""
     found = dimensions(read_metadata(path), path)
-    with path.open("rb") as stream:
-        return {"sha256": pump(stream, None), "bytes": path.stat().st_size, "dimensions": found}
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size, "dimensions": found}
 
 
 def dimensions(metadata: dict[str, Any], path: Path) -> dict[str, int]:

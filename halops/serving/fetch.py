@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from halops.disk import disk_errors, pump, require_room
+from halops.artifact import sha256_file
+from halops.disk import disk_errors, require_room
 from halops.errors import ConfigError, HalopsError, IntegrityError, NotFoundError, as_halops_error
 from halops.llamacpp.gguf_file import MAGIC
 from halops.llamacpp.lock import locked
@@ -66,7 +67,7 @@ def provide(folder: Path, item: Wanted) -> int:
     target = path_of(folder, item.sha256)
     with disk_errors(folder), locked(target, lambda: _say("another pod fetches the same file; waiting")):
         if target.exists():
-            if _sha256(target) == item.sha256:
+            if sha256_file(target) == item.sha256:
                 os.utime(target)  # the last use, by which old files go
                 return 0
             _say(f"{target.name} is damaged in the cache; fetching it again")
@@ -127,11 +128,6 @@ def _check_magic(path: Path, item: Wanted) -> None:
             return
     path.unlink()
     raise IntegrityError("not a GGUF file", where=item.shown, remedy="make one: halops convert")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return pump(stream, None)
 
 
 def _wanted(sha256: str, url: str) -> Wanted:

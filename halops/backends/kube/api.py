@@ -19,7 +19,6 @@ GROUPS = {
     "v1": ("configmaps", "pods", "services", "secrets", "events", "serviceaccounts", "resourcequotas",
            "nodes", "namespaces"),
     "batch/v1": ("jobs",),
-    "apps/v1": ("deployments",),
     "rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
     "networking.k8s.io/v1": ("networkpolicies",),
     "kueue.x-k8s.io/v1beta2": ("workloads",),
