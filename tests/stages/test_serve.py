@@ -210,11 +210,14 @@ def test_nothing_is_left_after_the_block(llama_cpp: Toolchain, tiny_gguf: Path, 
 
 
 def test_a_server_that_dies_is_noticed(llama_cpp: Toolchain, tiny_gguf: Path, tmp_path: Path) -> None:
-    with _start(llama_cpp, tiny_gguf, tmp_path) as running, ChatClient(running.url) as client:
+    long = SERVING.model_copy(update={"ctx_size": 4096})  # it is killed in the midst of its answer
+    with _start(llama_cpp, tiny_gguf, tmp_path, long) as running, ChatClient(running.url) as client:
         assert running.pid is not None
-        threading.Timer(0.5, os.kill, (running.pid, signal.SIGKILL)).start()
+        answer = iter(client.stream(QUESTION, ignore_eos=True, max_tokens=100_000, temperature=0))
+        next(answer)
+        os.kill(running.pid, signal.SIGKILL)
         with pytest.raises(TransientError):
-            list(client.stream(QUESTION, ignore_eos=True, max_tokens=100_000, temperature=0))
+            list(answer)
         running.wait()
         with pytest.raises(HostError, match="ran out of memory"):  # what SIGKILL nearly always means
             running.check()
