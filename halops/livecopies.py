@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from halops.names import STAGES
+from halops.names import LOGGED
 from halops.runstate import live_status
 from halops.stages.live import progress_key, tensorboard_prefix
 from halops.store.base import Store
@@ -17,7 +17,7 @@ POLL_SECONDS = 5.0
 
 def stored_logs(store: Store, run_id: str) -> list[str]:
     """Stages whose progress is in the store, in order."""
-    return [stage for stage in STAGES if store.size(progress_key(run_id, stage)) is not None]
+    return [stage for stage in LOGGED if store.size(progress_key(run_id, stage)) is not None]
 
 
 def stored_lines(

@@ -10,6 +10,10 @@ from typing import Final, Literal
 # Stages, in the order in which they run. A stage's name is also its path segment in the store.
 Stage = Literal["base", "data", "train", "merge", "convert", "verify"]
 STAGES: Final[tuple[Stage, ...]] = ("base", "data", "train", "merge", "convert", "verify")
+# Beside the chain, made when somebody wants to serve a run before it is merged; see `halops.plan.fast_steps`.
+FastStage = Literal["base-gguf", "adapter-gguf"]
+FAST_STAGES: Final[tuple[FastStage, ...]] = ("base-gguf", "adapter-gguf")
+LOGGED: Final[tuple[str, ...]] = (*FAST_STAGES, *STAGES)  # whatever has a log; the chain's last one comes last
 
 # States of a run and of a stage, as `status --json` prints them.
 State = Literal["pending", "running", "succeeded", "failed", "cancelled"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from halops.artifact import Frozen
-from halops.names import RUNS, Stage
+from halops.names import RUNS, FastStage, Stage
 from halops.runspec import RunSpec
 
 TOKENIZER_FILES = (
@@ -14,6 +14,7 @@ TOKENIZER_FILES = (
 # Stage -> the image that has what it imports. `merge` is the light one.
 IMAGES = {
     "base": "merge", "data": "merge", "train": "train", "merge": "merge", "convert": "convert", "verify": "convert",
+    "base-gguf": "convert", "adapter-gguf": "convert",
 }  # fmt: skip
 
 
@@ -31,9 +32,14 @@ class Input(Frozen):
 class Step(Frozen):
     """One stage of one run: what runs, from what, and where its manifest goes."""
 
-    stage: Stage
+    stage: Stage | FastStage
     prefix: str
     inputs: tuple[Input, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """Whether what it makes is the same for every run of that base."""
+        return self.stage in ("base", "base-gguf")
 
     @property
     def argv(self) -> list[str]:
@@ -56,14 +62,7 @@ def image_of(spec: RunSpec, stage: str) -> str:
     """Which of the images (train, merge, convert) runs a stage."""
     if stage == "base" and spec.base.uri.partition("#")[0].endswith(".gguf"):
         return "train"  # which alone can dequantize it
-    return {
-        "base": "merge",
-        "data": "merge",
-        "train": "train",
-        "merge": "merge",
-        "convert": "convert",
-        "verify": "convert",
-    }[stage]
+    return IMAGES[stage]
 
 
 def make_plan(spec: RunSpec) -> Plan:
@@ -84,3 +83,21 @@ def make_plan(spec: RunSpec) -> Plan:
             Input(step=name) for name in ("base", "data", "train", "merge", "convert"))),
     )  # fmt: skip
     return Plan(run_id=spec.run_id, steps=steps)
+
+
+def fast_steps(spec: RunSpec) -> tuple[Step, Step]:
+    """What `deploy --fast` serves before the run is merged: the base in GGUF, once, and the adapter as a GGUF LoRA."""
+    kind, commit = spec.profile.serving.file, spec.llama_cpp.partition("+")[0]
+    return (
+        Step(stage="base-gguf", prefix=f"{spec.base.prefix}/gguf/{kind}-{commit}", inputs=(Input(step="base"),)),
+        Step(
+            stage="adapter-gguf",
+            prefix=f"{RUNS}/{spec.run_id}/adapter-gguf",
+            inputs=(Input(step="base", only=TOKENIZER_FILES), Input(step="train", only=("adapter/*",))),
+        ),
+    )
+
+
+def step_of(spec: RunSpec, stage: str) -> Step:
+    """The step of that stage, of the chain or beside it."""
+    return next(step for step in (*make_plan(spec).steps, *fast_steps(spec)) if step.stage == stage)

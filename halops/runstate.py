@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from halops.artifact import Frozen, MetricValue, now, parse_time
+from halops.artifact import Frozen, Manifest, MetricValue, now, parse_time
 from halops.diagnose import diagnose
 from halops.errors import NotFoundError
 from halops.names import CANCELLED, RUN_ID, RUNS, SPEC, SUBMITTED, State
-from halops.plan import Step, make_plan
+from halops.plan import Step, fast_steps, make_plan
 from halops.runspec import RunSpec
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.stages.live import status_key
+from halops.store.artifacts import read_manifest
 from halops.store.base import Store
 
 
@@ -83,6 +84,20 @@ def find_run(store: Store, wanted: str | None) -> str:
     if not matching:
         raise NotFoundError(f"no run {wanted!r}", where=store.uri, remedy=f"there are: {', '.join(runs[-5:])}")
     return matching[-1]
+
+
+def run_manifests(store: Store, spec: RunSpec) -> dict[str, Manifest]:
+    """The manifests that are there, by stage; of those beside the chain, the ones made from what the chain has now."""
+    found: dict[str, Manifest] = {}
+    for step in make_plan(spec).steps:
+        if manifest := read_manifest(store, step.prefix):
+            found[step.stage] = manifest
+    for step in fast_steps(spec):
+        manifest = read_manifest(store, step.prefix)
+        upstream = {item.step: found[item.step].digest for item in step.inputs if item.step in found}
+        if manifest and manifest.inputs == upstream:
+            found[step.stage] = manifest
+    return found
 
 
 def run_status(store: Store, spec: RunSpec, *, alive: bool) -> RunStatus:

@@ -15,6 +15,7 @@ from halops.errors import (
     StageError,
     VerificationError,
 )
+from halops.plan import Step
 from halops.runspec import RunSpec
 from halops.runstate import RunStatus
 
@@ -39,6 +40,9 @@ class Backend(Protocol):
 
     def run(self, spec: RunSpec, listener: Listener) -> None:
         """Run every step that isn't done, in order, and return when all are. Raises HalopsError."""
+
+    def run_beside(self, spec: RunSpec, step: Step, listener: Listener) -> None:
+        """Run one of `fast_steps` beside the chain, unless it is done. Its inputs must be there. Raises HalopsError."""
 
     def submit(self, spec: RunSpec) -> None:
         """Start the run and return at once; it goes on when this process ends."""

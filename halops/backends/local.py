@@ -56,6 +56,12 @@ class LocalBackend:
                     toolchain.wait(lambda event: listener("convert", {"kind": "progress", **event}), self._stopping)
                 self._step(spec, step, listener)
 
+    def run_beside(self, spec: RunSpec, step: Step, listener: Listener) -> None:
+        """Run a step beside the chain, which may be at work. Raises Interrupted, or the step's error."""
+        with self._signals(), ToolchainBuild(self.state) as toolchain:
+            toolchain.wait(lambda event: listener(step.stage, {"kind": "progress", **event}), self._stopping)
+            self._step(spec, step, listener)
+
     def submit(self, spec: RunSpec) -> None:
         """Start a detached process that runs the rest; its output is in the run's `chain.log`."""
         folder = self._folder(spec.run_id)
@@ -99,7 +105,7 @@ class LocalBackend:
 
     def logged(self, run_id: str) -> list[str]:
         """Stages that have a log on this machine, in order."""
-        return [stage for stage in names.STAGES if self._log(run_id, stage).exists()]
+        return [stage for stage in names.LOGGED if self._log(run_id, stage).exists()]
 
     def logs(self, run_id: str, stage: str, *, follow: bool = False) -> Iterator[str]:
         """Lines of a stage's log; with `follow`, until the run ends."""

@@ -32,20 +32,16 @@ def command(run: str | None, check: bool, as_json: bool, store: str | None) -> N
 
 def list_files(where: Place, run: str | None, check: bool = False) -> list[dict[str, Any]]:
     """`stage, path, uri, size, sha256` of every file. Raises IntegrityError with `check`."""
-    from halops.plan import make_plan
-    from halops.runstate import find_run, load_spec
-    from halops.store.artifacts import read_manifest, verify_stored
+    from halops.runstate import find_run, load_spec, run_manifests
+    from halops.store.artifacts import verify_stored
 
     spec = load_spec(where.store, find_run(where.store, run))
     rows = []
-    for step in make_plan(spec).steps:
-        manifest = read_manifest(where.store, step.prefix)
-        if manifest is None:
-            continue
+    for stage, manifest in run_manifests(where.store, spec).items():
         if check:
             verify_stored(where.store, manifest, deep=True)
         rows += [
-            {"stage": step.stage, "path": entry.path, "uri": f"{where.store.uri.rstrip('/')}/{entry.key}",
+            {"stage": stage, "path": entry.path, "uri": f"{where.store.uri.rstrip('/')}/{entry.key}",
              "size": entry.size, "sha256": entry.sha256}
             for entry in manifest.files
         ]  # fmt: skip

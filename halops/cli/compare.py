@@ -30,16 +30,16 @@ def command(run: str | None, as_json: bool, show_all: bool, **options: Any) -> N
 
     RUN is the canary's, unless it is named.
     """
-    from halops.deploy.candidate import find_candidate
     from halops.deploy.compare import compare, questions_of
     from halops.deploy.endpoint import release_endpoint
     from halops.deploy.releases import canary_of, run_of
+    from halops.runstate import find_run, load_spec
 
     target = open_target(options)
     names = (target.name, canary_of(target.name))
     given = run or run_of(target.helm.values(names[1]) or {})
-    candidate = find_candidate(target.where.store, given)
-    questions = questions_of(target.where.store, candidate, options["heldout"])
+    store = target.where.store
+    questions = questions_of(store, load_spec(store, find_run(store, given)), options["heldout"])
     with ExitStack() as stack:
         clients = {name: stack.enter_context(release_endpoint(target.api, name, options["api_key"])) for name in names}
         note(f"asking {names[0]} and {names[1]} {len(questions)} questions each ...")

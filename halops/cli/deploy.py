@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halops.cli.common import note
-from halops.cli.deploying import find_chart, open_target, release_options
+from halops.cli.deploying import find_chart, find_model, open_target, release_options
 
 if TYPE_CHECKING:
     from halops.cli.deploying import Target
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", required=False)
 @click.option("--canary", is_flag=True, help="Beside the model that serves; `halops promote` makes it the one.")
+@click.option("--fast", is_flag=True, help="As soon as training is done: the adapter on the base, unverified.")
 @click.option("--wait", is_flag=True, help="Wait until it answers.")
 @click.option("--cpu", is_flag=True, help="On CPU nodes.")
 @click.option("--force", is_flag=True, help="Also a run that isn't verified.")
@@ -31,15 +32,14 @@ def command(run: str | None, **options: Any) -> None:
 
     \b
       halops deploy ops --wait
+      halops deploy ops --fast               # minutes after training; `halops deploy ops` later serves the merged file
       halops deploy ops-2 --canary ; halops compare ; halops promote
       halops values ops > values.yaml        # the same for GitOps
     """
-    from halops.deploy.candidate import find_candidate, require_verified
     from halops.deploy.releases import canary_of
 
     target = open_target(options)
-    candidate = find_candidate(target.where.store, run)
-    require_verified(candidate, options["force"])
+    candidate = find_model(target, run, fast=options["fast"], force=options["force"])
     if candidate.unverified:
         note(f"serving it although it is not verified: {candidate.unverified}")
     release = canary_of(target.name) if options["canary"] else target.name

@@ -84,6 +84,18 @@ def open_target(options: dict[str, Any]) -> Target:
     return Target(where, options.get("name") or serving.name, options.get("namespace") or serving.namespace)
 
 
+def find_model(target: Target, run: str | None, *, fast: bool, force: bool) -> Candidate:
+    """What of a run is to be served. Raises VerificationError unless it is verified, or `fast` or `force` is set."""
+    from halops.cli.fast import fast_run
+    from halops.deploy.candidate import find_candidate, require_verified
+
+    if fast:
+        return fast_run(target.where, run)
+    candidate = find_candidate(target.where.store, run)
+    require_verified(candidate, force)
+    return candidate
+
+
 def find_chart(given: Path | None) -> Path:
     """The chart: a folder or package that was named, or the checkout's. Raises NotFoundError."""
     import halops

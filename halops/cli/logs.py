@@ -23,12 +23,12 @@ def command(run: str | None, stage: str | None, follow: bool, raw: bool, store: 
     \b
       halops logs local train -f
     """
-    from halops.names import STAGES
+    from halops.names import LOGGED
 
-    if run in STAGES and stage is None:
+    if run in LOGGED and stage is None:
         run, stage = None, run
-    if stage is not None and stage not in STAGES:
-        raise click.BadParameter(f"{stage!r} is no stage; there are: {', '.join(STAGES)}", param_hint="STAGE")
+    if stage is not None and stage not in LOGGED:
+        raise click.BadParameter(f"{stage!r} is no stage; there are: {', '.join(LOGGED)}", param_hint="STAGE")
     where = open_place(store)
     for line in _find_log(where, run, stage, follow):
         click.echo(line if raw else readable(line))

@@ -98,19 +98,19 @@ def endpoints(run: str | None, *, compare_base: bool, options: dict[str, Any]) -
 @contextlib.contextmanager
 def in_cluster(run: str | None, options: dict[str, Any]) -> Iterator[ChatClient | None]:
     """A client of the pod that serves a run; None for a run of this machine, or one that isn't deployed."""
-    from halops.backends.kube.api import KubeApi
-    from halops.backends.kube.connection import connect
+    from halops.cli.deploying import open_target
     from halops.deploy.endpoint import pod_endpoint, pod_of_run
     from halops.errors import HalopsError
     from halops.runstate import find_run, load_spec
 
-    where = open_place(options["store"])
+    target = open_target(options)
+    where = target.where
     run_id = find_run(where.store, run)
     if load_spec(where.store, run_id).profile.cluster.backend == "local":
         yield None
         return
     try:
-        api = KubeApi(connect(), where.site.serving.namespace)
+        api = target.api
         pod = pod_of_run(api, run_id)
     except HalopsError as error:
         note(f"not looked for in the cluster: {error.what}")

@@ -7,16 +7,17 @@ from typing import Any
 import click
 
 from halops.cli.common import json_option, print_json
-from halops.cli.deploying import open_target, release_options
+from halops.cli.deploying import find_model, open_target, release_options
 
 
 @click.command()
 @click.argument("run", required=False)
 @click.option("--cpu", is_flag=True, help="For CPU nodes.")
+@click.option("--fast", is_flag=True, help="The adapter on the base, unverified, as soon as training is done.")
 @click.option("--force", is_flag=True, help="Also of a run that isn't verified.")
 @json_option
 @release_options
-def command(run: str | None, cpu: bool, force: bool, as_json: bool, **options: Any) -> None:
+def command(run: str | None, cpu: bool, fast: bool, force: bool, as_json: bool, **options: Any) -> None:
     """Print RUN's values for the chart, for GitOps.
 
     \b
@@ -25,12 +26,8 @@ def command(run: str | None, cpu: bool, force: bool, as_json: bool, **options: A
     """
     import yaml
 
-    from halops.deploy.candidate import find_candidate, require_verified
-
     target = open_target(options)
-    candidate = find_candidate(target.where.store, run)
-    require_verified(candidate, force)
-    values = target.values_of(candidate, cpu=cpu)
+    values = target.values_of(find_model(target, run, fast=fast, force=force), cpu=cpu)
     if as_json:
         print_json(values)
     else:

@@ -6,21 +6,24 @@ from dataclasses import dataclass
 
 from halops.artifact import FileEntry, Manifest
 from halops.errors import ConfigError, NotFoundError, VerificationError
-from halops.plan import make_plan
+from halops.names import FAST_STAGES
 from halops.runspec import RunSpec
-from halops.runstate import find_run, load_spec, run_status
-from halops.store.artifacts import read_manifest
+from halops.runstate import find_run, load_spec, run_manifests, run_status
 from halops.store.base import Store
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run with a file to serve. `unverified` says what verify found; empty for a run that passed."""
+    """A run with a file to serve. `unverified` says what verify found; empty for a run that passed.
+
+    With `adapter` it is a GGUF LoRA on top of `file`, the base.
+    """
 
     spec: RunSpec
     file: FileEntry
     manifests: dict[str, Manifest]  # by stage, those that are there
     unverified: str = ""
+    adapter: FileEntry | None = None
 
 
 def find_candidate(store: Store, run: str | None) -> Candidate:
@@ -30,8 +33,7 @@ def find_candidate(store: Store, run: str | None) -> Candidate:
     """
     run_id = find_run(store, run)
     spec = load_spec(store, run_id)
-    found = {step.stage: read_manifest(store, step.prefix) for step in make_plan(spec).steps}
-    manifests: dict[str, Manifest] = {stage: manifest for stage, manifest in found.items() if manifest}
+    manifests = run_manifests(store, spec)
     if "convert" not in manifests:
         raise NotFoundError(
             f"run {run_id} has no GGUF file yet", remedy=f"`halops status {run_id}` says where it stands"
@@ -41,6 +43,17 @@ def find_candidate(store: Store, run: str | None) -> Candidate:
     if file is None:
         raise ConfigError(f"run {run_id} has no {name}", remedy="serving.file must be one of convert.types")
     return Candidate(spec, file, manifests, "" if "verify" in manifests else _what_failed(store, spec))
+
+
+def fast_candidate(store: Store, spec: RunSpec) -> Candidate:
+    """The adapter on the base, as `fast_steps` made them. Raises NotFoundError if they have not."""
+    manifests = run_manifests(store, spec)
+    missing = [stage for stage in FAST_STAGES if stage not in manifests]
+    if missing:
+        raise NotFoundError(f"run {spec.run_id} has no {', '.join(missing)} yet", remedy="halops deploy --fast")
+    (base,), (adapter,) = (manifests[stage].files for stage in FAST_STAGES)
+    kept = {stage: manifests[stage] for stage in ("base", "data", "train", *FAST_STAGES)}
+    return Candidate(spec, base, kept, "its adapter on the quantized base, which verify doesn't judge", adapter)
 
 
 def _what_failed(store: Store, spec: RunSpec) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from halops.chat import Answer, ChatClient, Message
-from halops.deploy.candidate import Candidate
+from halops.plan import make_plan
 from halops.probes import Expect, judge, parse_probes
+from halops.runspec import RunSpec
+from halops.store.artifacts import read_manifest
 from halops.store.base import Store
 from halops.verify.probing import Request, ask_all, tokens_per_second
 
@@ -52,14 +54,14 @@ class Question:
         return str(self.messages[-1]["content"])
 
 
-def questions_of(store: Store, candidate: Candidate, heldout: int) -> list[Question]:
+def questions_of(store: Store, spec: RunSpec, heldout: int) -> list[Question]:
     """The run's probes, and the first `heldout` of its held-out questions."""
     found: list[Question] = []
-    if probes := candidate.spec.probes:
+    if probes := spec.probes:
         for probe in parse_probes(store.read(probes.key) or b"", probes.uri):
             found.append(Question(tuple(message.model_dump() for message in probe.messages), probe.expect))
-    data = candidate.manifests["data"]
-    for entry in data.files:
+    data = read_manifest(store, make_plan(spec).step("data").prefix)
+    for entry in data.files if data else ():
         if entry.path == "heldout.messages.jsonl":
             lines = (store.read(entry.key) or b"").splitlines()[:heldout]
             found += [question for line in lines if (question := _opening(json.loads(line)["messages"]))]

@@ -8,7 +8,10 @@ from halops.report.collect import collect
 from halops.report.model import LineageRow
 from halops.store.base import Store
 
-CHECKED = {"gguf-sha256": "GGUF", "dataset-sha256": "dataset", "merge-manifest-sha256": "merged model"}
+CHECKED = {
+    "gguf-sha256": "GGUF", "adapter-gguf-sha256": "adapter's GGUF", "dataset-sha256": "dataset",
+    "merge-manifest-sha256": "merged model",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def chart_values(candidate: Candidate, site: Site, store_uri: str, dims: Dimensi
     Raises ConfigError with all that the site lacks.
     """
     profile, serving = candidate.spec.profile, candidate.spec.profile.serving
-    _require(site, store_uri)
+    require_site(site, store_uri)
+    folder = store_uri.partition("?")[0].rstrip("/")
     endpoint = (site.s3 and site.s3.endpoint_url) or ""
     values: Values = {
         "image": site.images["serve"],
@@ -39,7 +40,7 @@ def chart_values(candidate: Candidate, site: Site, store_uri: str, dims: Dimensi
         },
         "model": {
             "source": "url",
-            "url": f"{store_uri.partition('?')[0].rstrip('/')}/{candidate.file.key}",
+            "url": f"{folder}/{candidate.file.key}",
             "sha256": candidate.file.sha256,
             "bytes": candidate.file.size,
             "alias": site.serving.name,
@@ -62,6 +63,10 @@ def chart_values(candidate: Candidate, site: Site, store_uri: str, dims: Dimensi
         "gpu": {"count": 0} if cpu else {"memoryGiB": profile.cluster.gpu.memory_gib, "layers": serving.n_gpu_layers},
         "auth": {"secret": site.serving.secret},
     }
+    if candidate.adapter:
+        adapter = candidate.adapter
+        url = f"{folder}/{adapter.key}"
+        values["adapter"] = {"url": url, "sha256": adapter.sha256, "bytes": adapter.size}
     if rule := _egress(endpoint):
         values["networkPolicy"] = {"egress": [rule]}
     return values
@@ -85,7 +90,8 @@ def preset(memory_gib: float) -> str:
     return "values-8gb.yaml" if memory_gib <= SMALL_CARD_GIB else "values-a100.yaml"
 
 
-def _require(site: Site, store_uri: str) -> None:
+def require_site(site: Site, store_uri: str) -> None:
+    """Raises ConfigError with all that a site lacks for serving in a cluster."""
     problems = [
         f"images.{name} isn't locked: `halops images --push --only {name}`"
         for name in ("serve", "merge")

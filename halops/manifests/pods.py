@@ -45,7 +45,7 @@ def pod_template(spec: RunSpec, placement: Placement, stage: str, image: str, ar
     cluster = spec.profile.cluster
     pod: Object = {
         "restartPolicy": "Never",
-        "serviceAccountName": f"{names.PREFIX}-{stage}",
+        "serviceAccountName": f"{names.PREFIX}-{'convert' if stage in names.FAST_STAGES else stage}",
         "automountServiceAccountToken": stage == names.COORDINATOR,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,

@@ -14,7 +14,7 @@ from halops.manifests.needs import Needs
 from halops.manifests.placement import Placement, check_images
 from halops.manifests.pods import Object, labels
 from halops.names import COORDINATOR, root_name
-from halops.plan import make_plan
+from halops.plan import fast_steps, make_plan
 from halops.runspec import RunSpec
 
 
@@ -26,6 +26,7 @@ class Rendered(Frozen):
     network: tuple[dict[str, Any], ...]
     coordinator: dict[str, Any]
     stages: dict[str, dict[str, Any]]
+    fast: dict[str, dict[str, Any]] = {}  # Jobs beside the chain, made when `deploy --fast` asks for them
 
     def objects(self) -> list[Object]:
         """Everything, as `submit --dry-run` prints it and a golden render keeps it."""
@@ -47,6 +48,7 @@ def render(spec: RunSpec, placement: Placement, needs: dict[str, Needs]) -> Rend
         network=_network(spec, placement.namespace) if spec.profile.cluster.nodes > 1 else (),
         coordinator=coordinator,
         stages=stages,
+        fast={step.stage: stage_job(spec, placement, step, needs[step.stage]) for step in fast_steps(spec)},
     )
 
 

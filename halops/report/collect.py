@@ -11,12 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from halops.artifact import Manifest
 from halops.errors import HalopsError
-from halops.names import MANIFEST, RUNS, STAGES, SUBMITTED
-from halops.plan import make_plan
+from halops.names import FAST_STAGES, RUNS, SUBMITTED
 from halops.report.lineage import lineage
 from halops.report.model import Answer, FileRow, HistoryRow, Probe, ReportData, StageRow, Verdict
 from halops.runspec import RunSpec
-from halops.runstate import RunStatus, load_spec, run_status
+from halops.runstate import RunStatus, load_spec, run_manifests, run_status
 from halops.store.base import Store
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -34,7 +33,7 @@ def collect(store: Store, run_id: str, *, alive: bool = False) -> ReportData:
     spec = load_spec(store, run_id)
     status = run_status(store, spec, alive=alive)
     done = {stage.name for stage in status.stages if stage.state == "succeeded"}
-    manifests = {stage: manifest for stage, manifest in _manifests(store, spec) if stage in done}
+    manifests = {stage: item for stage, item in run_manifests(store, spec).items() if stage in {*done, *FAST_STAGES}}
     reader = _Reader(store, manifests)
     return ReportData(
         run_id=run_id,
@@ -104,14 +103,6 @@ class _Reader:
         return rows
 
 
-def _manifests(store: Store, spec: RunSpec) -> Iterator[tuple[str, Manifest]]:
-    for step in make_plan(spec).steps:
-        key = f"{step.prefix}/{MANIFEST}"
-        data = store.read(key)
-        if data:
-            yield step.stage, Manifest.from_bytes(data, key)
-
-
 def _stage_row(stage: Any) -> StageRow:
     return StageRow(name=stage.name, state=stage.state, seconds=stage.seconds, diagnosis=stage.diagnosis)
 
@@ -133,10 +124,9 @@ def _created(store: Store, run_id: str, manifests: dict[str, Manifest]) -> str:
 
 
 def _files(manifests: dict[str, Manifest]) -> Iterator[FileRow]:
-    for stage in STAGES:
-        if stage in manifests:
-            for file in manifests[stage].files:
-                yield FileRow(stage=stage, path=file.path, size=file.size, sha256=file.sha256)
+    for stage, manifest in manifests.items():
+        for file in manifest.files:
+            yield FileRow(stage=stage, path=file.path, size=file.size, sha256=file.sha256)
 
 
 def _profile_yaml(spec: RunSpec) -> str:

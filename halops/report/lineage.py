@@ -35,6 +35,9 @@ def _rows(spec: RunSpec, manifests: Mapping[str, Manifest]) -> Iterator[LineageR
         for file in _ending(convert, ".gguf"):
             source = "adapter" if "lora" in file.path or "adapter" in file.path else "merged model"
             yield LineageRow(what=file.path, digest=file.sha256, source=source)
+    for stage, source in (("base-gguf", "base model"), ("adapter-gguf", "adapter")):
+        for file in _ending(manifests[stage], ".gguf") if stage in manifests else ():
+            yield LineageRow(what=file.path, digest=file.sha256, source=source)
     if verify := manifests.get("verify"):
         yield LineageRow(what="verification", digest=verify.digest, source="all of the above")
 

@@ -24,7 +24,7 @@ from typing import Any
 from halops import __version__, names
 from halops.artifact import FileEntry, Manifest, Producer, now
 from halops.errors import HalopsError, Interrupted, TransientError, as_halops_error
-from halops.plan import Step, make_plan
+from halops.plan import Step, step_of
 from halops.process import die_with_parent
 from halops.progress import Progress
 from halops.runspec import RunSpec
@@ -153,7 +153,7 @@ class Attempt:
 
 def load_stage(stage: str) -> StageFunction:
     """The stage's function; its heavy imports happen here and nowhere else."""
-    function: StageFunction = importlib.import_module(f"halops.stages.{stage}").run
+    function: StageFunction = importlib.import_module(f"halops.stages.{stage.replace('-', '_')}").run
     return function
 
 
@@ -175,7 +175,7 @@ def guarded(work: Callable[[], None], on_error: Callable[[HalopsError], None]) -
 def main(argv: list[str] | None = None) -> int:
     """Run one stage and return its exit code."""
     parser = argparse.ArgumentParser(prog="halops.stages.harness")
-    parser.add_argument("stage", choices=names.STAGES)
+    parser.add_argument("stage", choices=(*names.STAGES, *names.FAST_STAGES))
     parser.add_argument("--spec", type=Path, required=True, help="run.json")
     parser.add_argument("--store", required=True, help="store URI")
     parser.add_argument("--work", type=Path, default=os.environ.get(names.ENV_WORK), help="scratch folder")
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     attempt: list[Attempt] = []
 
     def work() -> None:
-        current = Attempt(spec, make_plan(spec).step(arguments.stage), open_store(arguments.store), arguments.work)
+        current = Attempt(spec, step_of(spec, arguments.stage), open_store(arguments.store), arguments.work)
         attempt.append(current)
         for number in TEARDOWN_SIGNALS:
             signal.signal(number, current.on_signal)

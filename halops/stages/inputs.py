@@ -66,12 +66,12 @@ def _short(digest: str | None) -> str:
 def current_manifest(store: Store, spec: RunSpec, step: Step, inputs: dict[str, str]) -> Manifest | None:
     """The step's manifest, if it was made for this spec from these inputs and its files are there.
 
-    A base is shared by all runs, so its manifest counts for any spec.
+    What is shared by all runs counts for any spec.
     """
     manifest = read_manifest(store, step.prefix)
     if manifest is None or manifest.inputs != inputs:
         return None
-    if step.stage != "base" and manifest.spec_sha256 != spec.sha256:
+    if not step.shared and manifest.spec_sha256 != spec.sha256:
         return None
     missing = any(store.size(entry.key) != entry.size for entry in manifest.files)
     return None if missing else manifest

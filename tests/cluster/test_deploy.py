@@ -115,6 +115,27 @@ def test_from_a_run_to_answers_and_from_one_model_to_the_next(
     assert serving.pods("ops-canary") == []
 
 
+def test_a_run_is_served_before_it_is_merged(finished: tuple[Place, str], ops: tuple[Place, Serving]) -> None:
+    (place, serving), verified = ops, finished[1]
+    run = place.submit("--set=cluster.resources.merge.cpu=64")  # no node has as many: its merge waits for ever
+    deployed = place.halops("deploy", run, "--fast", "--cpu", "--wait")
+    assert "not verified" in deployed.stderr
+    assert place.stage(run, "merge")["state"] in ("pending", "running")
+    serving.client("caller", **CLIENT)
+    assert " 200 OK" in serving.ask("caller", f"ops.{serving.namespace}.svc", question())
+    adapter = place.manifest(run, "adapter-gguf")["files"][0]
+    traced = place.halops("trace", f"pod/{serving.pod('ops')}")
+    assert adapter["sha256"][:16] in traced.stdout
+    assert "not verified" in traced.stderr
+    assert serving.pods("ops")[-1]["metadata"]["annotations"]["halops.dev/adapter-gguf-sha256"] == adapter["sha256"]
+    again = place.halops("values", run, "--fast", "--cpu")
+    assert again.stderr.count("done before") == 2
+    place.halops("deploy", verified, "--cpu", "--wait")
+    assert run_behind(serving) == verified
+    assert "adapter" not in yaml.safe_load(serving.helm("get", "values", "ops"))
+    place.halops("cancel", run)
+
+
 def run_behind(serving: Serving) -> str:
     """The run that the newest pod of the release serves."""
     return str(serving.pods("ops")[-1]["metadata"]["annotations"]["halops.dev/run-id"])

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from halops.names import STAGES
+from halops.backends.local import LocalBackend
+from halops.names import FAST_STAGES, STAGES
+from halops.plan import fast_steps
+from halops.runstate import find_run, load_spec
+from halops.store.table import open_store
 from tests.cluster.tiny_model import make
 from tests.e2e.conftest import ROOT, Shell
 
@@ -37,6 +41,26 @@ def test_the_whole_chain_one_rung_down(shell: Shell, tmp_path: Path):
     document = json.loads((shell.folder / ".halops" / summary["key"]).read_bytes())
     assert document["memory"]["rung"] == 1
     assert document["memory"]["checkpointed_layers"] > 0  # of a profile that asks for none
+
+    beside_the_chain(shell)
+
+
+def beside_the_chain(shell: Shell) -> None:
+    """The steps of `deploy --fast`, as a backend of this machine runs them."""
+    refused = shell.run("deploy", "--fast", code=42)
+    assert "which pods can't reach" in refused.stderr
+    store = open_store(f"file://{shell.folder / '.halops'}")
+    spec = load_spec(store, find_run(store, None))
+    events: list[tuple[str, str]] = []
+    for step in fast_steps(spec) * 2:
+        backend = LocalBackend(store, shell.folder / ".halops")
+        backend.run_beside(spec, step, lambda stage, event: events.append((stage, event["kind"])))
+    ends = [event for event in events if event[1] in ("succeeded", "skipped")]
+    assert ends == [(stage, kind) for kind in ("succeeded", "skipped") for stage in FAST_STAGES]
+    files = {row["path"]: row["uri"] for row in shell.json("artifacts")}
+    assert f"/bases/{spec.base.digest}/gguf/q4_k_m-" in files["base-q4_k_m.gguf"]
+    assert "writing" in shell.run("logs", "adapter-gguf").stdout
+    assert "adapter-gguf" not in shell.run("logs").stdout  # by default the chain's last stage
 
 
 def test_the_model_is_the_same_bytes_each_time(tmp_path: Path):

@@ -25,6 +25,8 @@ from halops.llamacpp.toolchain import Toolchain, identity
 from halops.profile import Profile
 from halops.progress import Progress
 from halops.runspec import BaseRef, DatasetRef, RunSpec
+from halops.stages import adapter_gguf as adapter_gguf_stage
+from halops.stages import base_gguf as base_gguf_stage
 from halops.stages import convert
 from halops.stages.context import StageContext
 
@@ -95,6 +97,18 @@ def test_the_default_files(
     assert proxy.calls == []
     whole = {event["message"] for event in events if event.get("done") == event.get("total")}
     assert {"writing halops-f16.gguf", "quantizing to q4_k_m", "quantizing to q5_k_m"} <= whole
+
+
+def test_what_deploy_fast_serves_is_the_base_and_the_adapter(
+    llama_cpp: Toolchain, tiny_model: Path, tiny_lora: Path, tmp_path: Path
+) -> None:
+    for stage in (base_gguf_stage, adapter_gguf_stage):
+        context, _ = _context(tmp_path / stage.__name__, tiny_model, tiny_lora, types=("q4_k_m",))
+        assert stage.run(context)["gguf_files"] == 1
+    base = tmp_path / base_gguf_stage.__name__ / "output" / "base-q4_k_m.gguf"
+    adapter = tmp_path / adapter_gguf_stage.__name__ / "output" / "halops-adapter-f16.gguf"
+    assert read_metadata(base)["general.file_type"] == Q4_K_M
+    assert read_metadata(adapter)["general.type"] == "adapter"
 
 
 def test_what_is_not_asked_for_is_not_kept(

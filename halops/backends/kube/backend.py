@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from halops import names
 from halops.artifact import Frozen
 from halops.backends.base import Listener, stage_error
+from halops.backends.follow import follow_run
 from halops.backends.kube.api import KubeApi, Object
-from halops.backends.kube.follow import follow_run, pod_lines
+from halops.backends.kube.beside import BesideJob
 from halops.backends.kube.observe import annotations_of, at_work, job_state, stage_labels, stage_pods
+from halops.backends.kube.podlogs import pod_lines
 from halops.backends.kube.submission import Submission, rehearse
 from halops.backends.kube.waiting import events_of, words
 from halops.errors import BusyError, ConfigError, HalopsError, Interrupted
 from halops.manifests.jobs import job_name
 from halops.manifests.pods import GRACE_SECONDS
 from halops.manifests.run import Rendered
-from halops.names import COORDINATOR, STAGES, State, root_name
+from halops.names import COORDINATOR, LOGGED, State, root_name
+from halops.plan import Step
 from halops.podstatus import explain_job
 from halops.runspec import RunSpec
 from halops.runstate import RunStatus, overall, run_status
@@ -62,6 +65,12 @@ class KubeBackend:
         if status.state != "succeeded":
             raise self._error(status)
 
+    def run_beside(self, spec: RunSpec, step: Step, listener: Listener) -> None:
+        """A Job of its own, owned by the run's root; followed to its end. One that stops watching stops nothing."""
+        if self._render is None:
+            raise ConfigError("nothing says how this run's objects are made")
+        BesideJob(self.api, self.store, spec, step).run(self._render(spec).fast[step.stage], listener)
+
     def submit(self, spec: RunSpec) -> None:
         """Let the server judge everything, then make root, rights and coordinator."""
         if self._render is None:
@@ -103,7 +112,7 @@ class KubeBackend:
         """Stages that have pods."""
         pods = self.api.list("pods", {names.LABEL_RUN: run_id})
         seen = {pod["metadata"]["labels"].get(names.LABEL_STAGE) for pod in pods}
-        return [stage for stage in STAGES if stage in seen]
+        return [stage for stage in LOGGED if stage in seen]
 
     def logs(self, run_id: str, stage: str, *, follow: bool = False) -> Iterator[str]:
         """The newest pod's log; with `follow`, those of its successors too."""

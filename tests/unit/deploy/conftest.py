@@ -8,7 +8,7 @@ import pytest
 
 from halops.artifact import FileEntry, Manifest, Producer, now
 from halops.names import MANIFEST
-from halops.plan import make_plan
+from halops.plan import step_of
 from halops.profile import load_profile
 from halops.runspec import BaseRef, DatasetRef, RunSpec
 from halops.runstate import spec_key
@@ -17,7 +17,10 @@ from halops.stages.inputs import pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
 
-FILES = {"convert": "halops-q4_k_m.gguf", "train": "adapter/adapter_model.safetensors", "verify": "verify.json"}
+FILES = {
+    "convert": "halops-q4_k_m.gguf", "train": "adapter/adapter_model.safetensors", "verify": "verify.json",
+    "base-gguf": "base-q4_k_m.gguf", "adapter-gguf": "halops-adapter-f16.gguf",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def site() -> Site:
 def finish(store: Store, spec: RunSpec, *stages: str) -> None:
     """Leave stages' manifests, and a byte for each of their files."""
     for stage in stages:
-        step = make_plan(spec).step(stage)
+        step = step_of(spec, stage)
         prefix, inputs = step.prefix, pinned_inputs(store, spec, step)
         name = FILES.get(stage, "file")
         entry = FileEntry(path=name, key=f"{prefix}/attempts/a/{name}", size=1, sha256=DIGITS[stage] * 64)
@@ -57,5 +60,8 @@ def finish(store: Store, spec: RunSpec, *stages: str) -> None:
         store.write(f"{prefix}/{MANIFEST}", manifest.to_bytes())
 
 
-DIGITS = {"base": "b", "data": "d", "train": "1", "merge": "2", "convert": "c", "verify": "e"}
+DIGITS = {
+    "base": "b", "data": "d", "train": "1", "merge": "2", "convert": "c", "verify": "e", "base-gguf": "4",
+    "adapter-gguf": "5",
+}  # fmt: skip
 ALL = ("base", "data", "train", "merge", "convert", "verify")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halops.deploy.candidate import find_candidate, require_verified
+from halops.deploy.candidate import fast_candidate, find_candidate, require_verified
 from halops.deploy.trace import trace_pod
 from halops.deploy.values import chart_values, preset, provenance
 from halops.errors import ConfigError, NotFoundError, VerificationError
@@ -59,6 +59,32 @@ def test_a_run_without_a_file_to_serve(store: Store, spec: RunSpec) -> None:
     finish(store, spec, "base", "data", "train")
     with pytest.raises(NotFoundError, match="no GGUF file yet"):
         find_candidate(store, None)
+
+
+def test_the_adapter_on_the_base_before_the_run_is_merged(store: Store, spec: RunSpec, site: Site) -> None:
+    finish(store, spec, "base", "data", "train", "base-gguf")
+    with pytest.raises(NotFoundError, match="has no adapter-gguf yet"):
+        fast_candidate(store, spec)
+    finish(store, spec, "adapter-gguf")
+    candidate = fast_candidate(store, spec)
+    assert spec.profile.model.dimensions
+    values = chart_values(candidate, site, "s3://bucket/halops", spec.profile.model.dimensions)
+    assert values["model"]["url"].startswith(f"s3://bucket/halops/bases/{spec.base.digest}/gguf/q4_k_m-x/")
+    assert values["model"]["sha256"] == "4" * 64
+    assert values["adapter"]["sha256"] == "5" * 64
+    deployment = next(item for item in rendered(values) if item["kind"] == "Deployment")
+    notes = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert notes["halops.dev/verified"] == "no"
+    found = trace_pod(store, "ops-1", {key.removeprefix("halops.dev/"): value for key, value in notes.items()})
+    assert found.problems == ("its run was not verified when it was deployed",)
+    assert [row.what for row in found.rows][1:4] == ["halops-adapter-f16.gguf", "base-q4_k_m.gguf", "adapter"]
+
+
+def test_an_adapter_of_another_training_is_not_served(store: Store, spec: RunSpec) -> None:
+    finish(store, spec, "base", "data", "train", "base-gguf", "adapter-gguf")
+    finish(store, spec, "train")  # again: its manifest has another time
+    with pytest.raises(NotFoundError, match="has no adapter-gguf yet"):
+        fast_candidate(store, spec)
 
 
 @pytest.mark.parametrize(("gib", "file"), [(8, "values-8gb.yaml"), (12, "values-8gb.yaml"), (40, "values-a100.yaml")])

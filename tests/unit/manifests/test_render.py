@@ -13,7 +13,7 @@ from halops.manifests.jobs import as_pod, job_name, with_attempt
 from halops.manifests.needs import stage_needs
 from halops.manifests.placement import place
 from halops.manifests.run import jobs_of, rebuild, render, to_yaml
-from halops.names import COORDINATOR, STAGES
+from halops.names import COORDINATOR, FAST_STAGES, STAGES
 from halops.profile import load_profile
 from halops.runspec import BaseRef, DatasetRef, RunSpec
 from halops.site import S3, Secrets, Site
@@ -43,7 +43,7 @@ def rendered(name="rtx8", *overrides, site=SITE, rows=880, **options):
 
 
 def containers(made):
-    jobs = [made.coordinator, *made.stages.values()]
+    jobs = [made.coordinator, *made.stages.values(), *made.fast.values()]
     return [(job, job["spec"]["template"]["spec"], job["spec"]["template"]["spec"]["containers"][0]) for job in jobs]
 
 
@@ -75,6 +75,19 @@ def test_every_stage_has_its_job_image_and_account():
         assert job["metadata"]["name"] == f"halops-{spec.run_id}-{stage}"
         image = pod["containers"][0]["image"]
         assert image == DIGESTS[{"train": "train", "convert": "convert", "verify": "convert"}.get(stage, "merge")]
+
+
+def test_what_deploy_fast_needs_has_jobs_that_are_not_the_chains():
+    spec, made = rendered()
+    assert list(made.fast) == list(FAST_STAGES)
+    for stage, job in made.fast.items():
+        pod = job["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == "halops-convert"  # k8s/ makes one for each stage of the chain
+        assert pod["containers"][0]["image"] == DIGESTS["convert"]
+        assert pod["containers"][0]["args"][2] == stage
+        assert job["metadata"]["name"] == f"halops-{spec.run_id}-{stage}"
+        assert job not in made.objects()
+    assert set(jobs_of(made.root["data"]["jobs.yaml"])) == {*STAGES, COORDINATOR}
 
 
 def test_what_only_the_submitter_has_is_mirrored_by_it():
@@ -194,7 +207,7 @@ def test_a_price_limit_is_a_deadline_of_the_gpu_stage():
 
 def test_a_root_gives_back_what_it_was_made_with():
     spec, made = rendered("a100", "cluster.nodes=2")
-    assert rebuild(spec, made.root) == made
+    assert rebuild(spec, made.root) == made.model_copy(update={"fast": {}})
     assert set(jobs_of(made.root["data"]["jobs.yaml"])) == {*STAGES, COORDINATOR}
     assert RunSpec.model_validate_json(made.root["data"]["run.json"]) == spec
 
