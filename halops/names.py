@@ -48,6 +48,7 @@ ANNOTATION_STORE: Final = "halops.dev/store"
 ANNOTATION_STATE: Final = "halops.dev/state"  # a State, as the coordinator or `cancel` left it
 ANNOTATION_ATTEMPTS: Final = "halops.dev/attempts"  # JSON: stage -> its attempts
 ANNOTATION_DIAGNOSIS: Final = "halops.dev/diagnosis"  # JSON: what holds the run up, or ended it
+ANNOTATION_FREED: Final = "halops.dev/freed"  # JSON: the server that was scaled to zero for this run
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPU_MEMORY_LABEL: Final = "nvidia.com/gpu.memory"  # MiB, set by GPU feature discovery

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--queue NAME` and `--max-cost AMOUNT`."""
+    """`--queue NAME`, `--max-cost AMOUNT`, `--free-gpu`."""
     for option in (
+        click.option("--free-gpu", is_flag=True, help="The site's server gives its GPU up while the run needs one."),
         click.option("--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="AMOUNT",
                      help="Refuse a run whose GPU stage is estimated to cost more, and stop it there."),
         click.option("--queue", metavar="NAME", help="Kueue LocalQueue for the GPU stage, instead of the site's."),
@@ -38,6 +39,7 @@ class ClusterOptions:
 
     queue: str | None = None
     max_cost: float | None = None
+    free_gpu: bool = False
 
     def render(self, where: Place, spec: RunSpec, rows: int | None) -> Rendered:
         """A run's objects. Raises ConfigError for all that the site lacks, or for a price over the limit."""
@@ -46,7 +48,7 @@ class ClusterOptions:
         from halops.manifests.placement import place
         from halops.manifests.run import render
 
-        placement = place(where.site, where.store.uri, queue=self.queue)
+        placement = place(where.site, where.store.uri, queue=self.queue, free_gpu=self.free_gpu)
         dims = dimensions_of(spec.profile)
         price = self._checked_price(where, spec, rows) if self.max_cost is not None else None
         needs = stage_needs(spec, dims, rows=rows, max_cost=self.max_cost, price=price)
@@ -92,6 +94,22 @@ class ClusterOptions:
             note(f"not judged by a server: {error.what}")
             return
         note(f"the server at {api.server} would accept all of it")
+
+
+def require_yielding(where: Place) -> None:
+    """Raises ConfigError unless the site's server lets runs scale it to zero (`training.namespace` of the chart)."""
+    name, namespace = where.site.serving.name, where.site.serving.namespace
+    try:
+        found = where.cluster().within(namespace).get("rolebindings", f"{name}-training")
+    except ConfigError as error:
+        note(f"not known whether {namespace}/{name} may be scaled to zero: {error.what}")
+        return
+    allowed = [subject.get("namespace") for subject in (found or {}).get("subjects", ())]
+    if where.site.namespace not in allowed:
+        raise ConfigError(
+            f"server {namespace}/{name} doesn't let runs of namespace {where.site.namespace} scale it to zero",
+            remedy="`halops deploy` allows it, and so does the chart's value training.namespace",
+        )
 
 
 def look_ahead(where: Place, spec: RunSpec, rendered: Rendered) -> None:

@@ -35,17 +35,22 @@ def command(**options: Any) -> None:
       halops submit --profile a100 --data s3://ops/train.jsonl --max-cost 100
       halops submit --profile rtx8 --set training.learning_rate=1e-4 --dry-run=yaml
     """
-    from halops.cli.cluster import ClusterOptions, look_ahead
+    from halops.cli.cluster import ClusterOptions, look_ahead, require_yielding
     from halops.cli.running import prepare, run_in_foreground
+    from halops.errors import ConfigError
 
     chosen = {key: options[key] for key in ("profile", "overrides", "data", "name", "place", "store")}
-    prepared = prepare(**chosen, cluster=ClusterOptions(options["queue"], options["max_cost"]))
+    prepared = prepare(**chosen, cluster=ClusterOptions(options["queue"], options["max_cost"], options["free_gpu"]))
     spec = prepared.spec
+    if options["free_gpu"] and not prepared.on_cluster:
+        raise ConfigError("--free-gpu is about a server in the cluster, and this run stays on this machine")
     if options["dry_run"]:
         prepared.dry_run(options["dry_run"])
         return
     backend = prepared.backend()
     if prepared.on_cluster:
+        if options["free_gpu"]:
+            require_yielding(prepared.where)
         look_ahead(prepared.where, spec, prepared.render(spec))
     prepared.store_sources(new=options["new"])
     if options["wait"]:

@@ -62,6 +62,7 @@ def chart_values(candidate: Candidate, site: Site, store_uri: str, dims: Dimensi
         },
         "gpu": {"count": 0} if cpu else {"memoryGiB": profile.cluster.gpu.memory_gib, "layers": serving.n_gpu_layers},
         "auth": {"secret": site.serving.secret},
+        "training": {"namespace": site.namespace},
     }
     if candidate.adapter:
         adapter = candidate.adapter

@@ -59,6 +59,8 @@ def coordinator_job(spec: RunSpec, placement: Placement, needs: Needs) -> Object
             "--store", placement.store]  # fmt: skip
     if placement.webhook:
         args += ["--webhook", placement.webhook]
+    if placement.free_gpu:
+        args += ["--free-gpu", placement.free_gpu]
     template = pod_template(spec, placement, names.COORDINATOR, spec.images["merge"], args, needs)
     template["spec"]["restartPolicy"] = "OnFailure"
     template["spec"]["terminationGracePeriodSeconds"] = 10
@@ -89,6 +91,12 @@ def with_attempt(job: Object, *, attempt: int, rung: int, inputs: dict[str, str]
     container = template["spec"]["containers"][0]
     container["env"] += [{"name": name, "value": value} for name, value in environment.items()]
     return made
+
+
+def gpus_of(job: Object) -> int:
+    """How many GPUs a Job's pod asks for."""
+    resources = job["spec"]["template"]["spec"]["containers"][0]["resources"]
+    return int(resources["requests"].get(names.GPU_RESOURCE, 0))
 
 
 def as_pod(job: Object) -> Object:

@@ -21,10 +21,17 @@ class Placement(Frozen):
     hub_secret: str | None = None
     queue: str | None = None
     webhook: str | None = None
+    free_gpu: str | None = None  # NAMESPACE/DEPLOYMENT of a server that gives its GPU up for the training
 
 
-def place(site: Site, store: str, *, namespace: str | None = None, queue: str | None = None) -> Placement:
-    """The site's settings for a run whose files are in `store`. Raises ConfigError if pods can't reach that."""
+def place(
+    site: Site, store: str, *, namespace: str | None = None, queue: str | None = None, free_gpu: bool = False
+) -> Placement:
+    """The site's settings for a run whose files are in `store`. Raises ConfigError if pods can't reach that.
+
+    Args:
+        free_gpu: the site's server makes room while the run needs a GPU.
+    """
     if not store.startswith("s3://"):
         raise ConfigError(
             "a cluster's stages hand their files over through S3, and this store is a folder of one machine",
@@ -41,6 +48,7 @@ def place(site: Site, store: str, *, namespace: str | None = None, queue: str | 
         hub_secret=site.secrets.hub,
         queue=queue or site.queue,
         webhook=site.webhook,
+        free_gpu=f"{site.serving.namespace}/{site.serving.name}" if free_gpu else None,
     )
 
 

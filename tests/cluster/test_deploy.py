@@ -17,7 +17,7 @@ import yaml
 from tests.cluster.handle import TESTS_LABEL
 from tests.cluster.place import SECRET, Place
 from tests.cluster.pods import ON_CPU_NODE
-from tests.cluster.serving import CLIENT, KEY, KEYS_SECRET, Serving, put_secret, question
+from tests.cluster.serving import CLIENT, KEY, KEYS_SECRET, Serving, put_secret, question, until
 from tests.helm import tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
@@ -134,6 +134,46 @@ def test_a_run_is_served_before_it_is_merged(finished: tuple[Place, str], ops: t
     assert run_behind(serving) == verified
     assert "adapter" not in yaml.safe_load(serving.helm("get", "values", "ops"))
     place.halops("cancel", run)
+
+
+def test_a_server_makes_room_for_a_training_and_comes_back(
+    finished: tuple[Place, str], ops: tuple[Place, Serving]
+) -> None:
+    (place, serving), first = ops, finished[1]
+    refused = place.halops(*place.submit_words("--free-gpu"), check=False)
+    assert refused.returncode == 42
+    assert "doesn't let runs" in refused.stderr
+    place.halops("deploy", first, "--cpu", "--wait")
+    for number, ending in enumerate((killed_and_done, cancelled, root_deleted)):
+        run = place.submit("--free-gpu", "--new", training__max_steps=40 + number)
+        place.training(run)
+        assert replicas(serving) == 0
+        ending(place, run)
+        until(lambda: replicas(serving) == 1, 60)
+    serving.ready("ops")
+    serving.client("caller", **CLIENT)
+    assert " 200 OK" in serving.ask("caller", f"ops.{serving.namespace}.svc", question())
+
+
+def replicas(serving: Serving) -> int:
+    """How many the release's Deployment is asked to have."""
+    return int(serving.kubectl("get", "deployment", "ops", "-o", "jsonpath={.spec.replicas}"))
+
+
+def killed_and_done(place: Place, run: str) -> None:
+    """The coordinator dies in the midst; another one gives back at the end of the training."""
+    place.kubectl("delete", "pod", place.pod(run, "coordinator"), "--force", "--grace-period=0")
+    place.until(run, lambda status: status["stages"][2]["state"] == "succeeded")
+
+
+def cancelled(place: Place, run: str) -> None:
+    """By the command."""
+    place.halops("cancel", run)
+
+
+def root_deleted(place: Place, run: str) -> None:
+    """By hand: with the root goes all that knew of it."""
+    place.kubectl("delete", "configmap", f"halops-{run}")
 
 
 def run_behind(serving: Serving) -> str:

@@ -18,6 +18,7 @@ Object = dict[str, Any]
 GROUPS = {
     "v1": ("configmaps", "pods", "services", "secrets", "events", "serviceaccounts", "resourcequotas",
            "nodes", "namespaces"),
+    "apps/v1": ("deployments",),
     "batch/v1": ("jobs",),
     "rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
     "networking.k8s.io/v1": ("networkpolicies",),
@@ -48,6 +49,10 @@ class KubeApi:
     def server(self) -> str:
         """The API server's address."""
         return self._connection.server
+
+    def within(self, namespace: str) -> KubeApi:
+        """The same cluster, another namespace."""
+        return KubeApi(self._connection, namespace, self._patience)
 
     def get(self, resource: str, name: str) -> Object | None:
         """One object, or None."""
@@ -84,6 +89,20 @@ class KubeApi:
         return self.request(
             "PATCH", self._path(resource, name), body={"metadata": metadata}, what=f"annotate {resource} {name}"
         )
+
+    def replicas(self, deployment: str) -> int | None:
+        """How many replicas a Deployment is asked to have; None if there is no such Deployment."""
+        path = f"{self._path('deployments', deployment)}/scale"
+        try:
+            found = self.request("GET", path, what=f"get the scale of {deployment}")
+        except NotFoundError:
+            return None
+        return int(found["spec"].get("replicas", 0))
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        """Ask for that many replicas. Raises NotFoundError."""
+        path = f"{self._path('deployments', deployment)}/scale"
+        self.request("PATCH", path, body={"spec": {"replicas": replicas}}, what=f"scale {deployment}")
 
     def delete(self, resource: str, name: str, uid: str | None = None) -> bool:
         """Delete an object and, in the background, what it owns. False if it was gone, or isn't that uid's."""

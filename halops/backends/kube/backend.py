@@ -16,6 +16,7 @@ from halops.backends.kube.observe import annotations_of, at_work, job_state, sta
 from halops.backends.kube.podlogs import pod_lines
 from halops.backends.kube.submission import Submission, rehearse
 from halops.backends.kube.waiting import events_of, words
+from halops.backends.kube.yielding import freed_of, give_back
 from halops.errors import BusyError, ConfigError, HalopsError, Interrupted
 from halops.manifests.jobs import job_name
 from halops.manifests.pods import GRACE_SECONDS
@@ -101,10 +102,12 @@ class KubeBackend:
         self.api.annotate("configmaps", root_name(run_id), {names.ANNOTATION_STATE: "cancelled"})
         # The coordinator first: it would make the others again.
         stopped = [self._stop(stage_labels(run_id, COORDINATOR)), self._stop({names.LABEL_RUN: run_id})]
+        self._give_back(run_id)
         return any(stopped)
 
     def forget(self, run_id: str) -> None:
         """Delete the root; everything else in the cluster goes with it."""
+        self._give_back(run_id)
         self.api.delete("configmaps", root_name(run_id))
         self._ended({names.LABEL_RUN: run_id})
 
@@ -119,6 +122,17 @@ class KubeBackend:
         return pod_lines(
             self.api, lambda: stage_pods(self.api, run_id, stage), follow=follow, alive=lambda: self.alive(run_id)
         )
+
+    def _give_back(self, run_id: str) -> None:
+        """The server's replicas, if the coordinator died before it could."""
+        root = self._root(run_id)
+        if root is None or not (freed := freed_of(root)):
+            return
+        try:
+            give_back(self.api, freed, root, self._note)
+        except ConfigError as error:
+            self._note(f"{error.what}; kubectl -n {freed.namespace} scale deployment/{freed.deployment} "
+                       f"--replicas={freed.replicas}")  # fmt: skip
 
     def _coordinator(self, run_id: str) -> Object | None:
         return self.api.get("jobs", job_name(run_id, COORDINATOR))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from halops import names
 from halops.artifact import now
@@ -31,10 +33,11 @@ from halops.backends.kube.observe import (
     write_history,
 )
 from halops.backends.kube.waiting import Watcher, words
+from halops.backends.kube.yielding import Freed, free, freed_of, give_back
 from halops.diagnose import diagnose
 from halops.diagnosis import Level
-from halops.errors import HalopsError, IntegrityError, NotFoundError
-from halops.manifests.jobs import with_attempt
+from halops.errors import HalopsError, IntegrityError, Interrupted, NotFoundError
+from halops.manifests.jobs import gpus_of, with_attempt
 from halops.manifests.run import jobs_of
 from halops.names import OVER, State, root_name
 from halops.plan import Step, make_plan
@@ -55,26 +58,27 @@ class Coordinator:
     Args:
         jobs: stage -> its Job as `halops.manifests` rendered it.
         say: prints a line of its log.
+        server: NAMESPACE/DEPLOYMENT that gives its GPU up while a stage needs one.
     """
 
     def __init__(
         self, api: KubeApi, store: Store, spec: RunSpec, jobs: dict[str, Object], watcher: Watcher,
-        say: Callable[[str], None],
+        say: Callable[[str], None], server: str | None = None,
     ) -> None:  # fmt: skip
         self.api, self.store, self.spec, self.jobs, self.watcher, self.say = api, store, spec, jobs, watcher, say
+        self.server = server
+        self._freed: Freed | None = None  # known here too, since a root may be deleted
         self.root = root_name(spec.run_id)
         self._done: set[str] = set()  # seen by this process; a manifest doesn't vanish by itself
 
     def tick(self) -> State | None:
         """One step of the chain. Returns the run's final state, or None to go on."""
         root = self.api.get("configmaps", self.root)
-        if root is None:
-            self.say("the run was deleted")
+        if root is None or annotations_of(root).get(names.ANNOTATION_STATE) == "cancelled":
+            self.say(f"the run was {'cancelled' if root else 'deleted'}")
+            self._give_back(root)
             return "cancelled"
-        state = annotations_of(root).get(names.ANNOTATION_STATE)
-        if state == "cancelled":
-            self.say("the run was cancelled")
-            return "cancelled"
+        self._freed = freed_of(root)
         try:
             found = self._first_undone()
         except IntegrityError as error:
@@ -86,6 +90,18 @@ class Coordinator:
             missing = "the base model isn't in the store; `halops submit` mirrors it again"
             return self._fail(step.stage, missing, NotFoundError.exit_code)
         return self._advance(root, step, inputs)
+
+    def leave(self) -> None:
+        """We are told to end. If that is because the run was cancelled or deleted, the server gets its GPU back."""
+        root = self.api.get("configmaps", self.root)
+        if root is None or annotations_of(root).get(names.ANNOTATION_STATE) in OVER:
+            self._give_back(root)
+
+    def _give_back(self, root: Object | None) -> None:
+        freed = freed_of(root) if root else self._freed
+        if freed:
+            give_back(self.api, freed, root, self.say)
+        self._freed = None
 
     def complain(self, message: str) -> None:
         """Put what keeps the coordinator itself from working where `status` finds it."""
@@ -112,6 +128,10 @@ class Coordinator:
         if move.kind == "wait":
             self.watcher.look(root, step.stage, jobs[-1] if jobs else None, pods)
             return None
+        if not gpus_of(self.jobs[step.stage]):
+            self._give_back(root)
+        elif self.server and move.kind == "create":
+            self._freed = free(self.api, root, self.server, self.say)
         if move.kind == "create":
             self._create(root, step, inputs, move)
             return None
@@ -167,6 +187,7 @@ class Coordinator:
         }
         if history:
             values[names.ANNOTATION_ATTEMPTS] = write_history(history)
+        self._give_back(self.api.get("configmaps", self.root))
         self.api.annotate("configmaps", self.root, values)
         self.watcher.ended(state, diagnosis or {})
         self.say(f"run {state}")
@@ -187,12 +208,22 @@ def walk(coordinator: Coordinator) -> int:
     try:
         while coordinator.tick() not in OVER:
             time.sleep(TICK_SECONDS)
+    except Interrupted as error:
+        coordinator.say(error.what)
+        coordinator.leave()
+        return error.exit_code
     except HalopsError as error:
         coordinator.say(f"error: {error}")
         with contextlib.suppress(HalopsError):  # a person should see it without reading our log
             coordinator.complain(str(error))
         return error.exit_code
     return 0
+
+
+def on_sigterm(number: int, frame: FrameType | None) -> None:
+    """Once only: what follows is short, and mustn't be cut."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted("told to end")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -202,13 +233,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--webhook")
+    parser.add_argument("--free-gpu", metavar="NAMESPACE/DEPLOYMENT")
     arguments = parser.parse_args(argv)
     spec = RunSpec.model_validate_json((arguments.root / names.SPEC).read_bytes())
     jobs = jobs_of((arguments.root / names.JOBS).read_text())
     say(f"run {spec.run_id}, store {arguments.store}")
     api = KubeApi(connect(), arguments.namespace, patience=PATIENCE_SECONDS)
     watcher = Watcher(api, spec.run_id, arguments.store, arguments.webhook, say)
-    return walk(Coordinator(api, open_store(arguments.store), spec, jobs, watcher, say))
+    signal.signal(signal.SIGTERM, on_sigterm)
+    return walk(Coordinator(api, open_store(arguments.store), spec, jobs, watcher, say, arguments.free_gpu))
 
 
 if __name__ == "__main__":

@@ -96,9 +96,9 @@ class Submission:
         """The site's settings changed: a new root, with the old one's record of attempts."""
         root, name = self._rendered.root, old["metadata"]["name"]
         self._api.delete("configmaps", name, old["metadata"]["uid"])
-        if history := annotations_of(old).get(names.ANNOTATION_ATTEMPTS):
-            kept = annotations_of(root) | {names.ANNOTATION_ATTEMPTS: history}
-            root = root | {"metadata": root["metadata"] | {"annotations": kept}}
+        notes = annotations_of(old)
+        kept = {key: notes[key] for key in (names.ANNOTATION_ATTEMPTS, names.ANNOTATION_FREED) if key in notes}
+        root = root | {"metadata": root["metadata"] | {"annotations": annotations_of(root) | kept}}
         self._note("the site's settings changed since this run was submitted; its objects are made again")
         return self._until(lambda: self._api.create(root), f"ConfigMap {name}")
 

@@ -9,7 +9,7 @@ import yaml
 
 from halops.backends.retry import MAX_TOTAL
 from halops.errors import ConfigError
-from halops.manifests.jobs import as_pod, job_name, with_attempt
+from halops.manifests.jobs import as_pod, gpus_of, job_name, with_attempt
 from halops.manifests.needs import stage_needs
 from halops.manifests.placement import place
 from halops.manifests.run import jobs_of, rebuild, render, to_yaml
@@ -149,6 +149,16 @@ def test_secrets_are_named_and_never_told():
         for stage, job in rendered()[1].stages.items()
     }
     assert [stage for stage, found in tokens.items() if "HF_TOKEN" in found] == ["base"]
+
+
+def test_a_server_that_makes_room_is_the_coordinators_business():
+    spec = spec_of("rtx8")
+    needs = stage_needs(spec, spec.profile.model.dimensions, rows=880)
+    made = render(spec, place(SITE, SITE.store, free_gpu=True), needs)
+    args = made.coordinator["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[-2:] == ["--free-gpu", "halops-serving/ops"]
+    assert "--free-gpu" not in to_yaml(rendered()[1].objects())
+    assert [stage for stage, job in made.stages.items() if gpus_of(job)] == ["train"]
 
 
 def test_the_queue_is_a_label_of_the_gpu_stage_alone():
