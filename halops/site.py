@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -43,6 +43,13 @@ class ServingSite(Frozen):
     values: str | None = None  # a file of the chart's values, relative to the site's folder
 
 
+class FeedbackSite(Frozen):
+    """Whether `halops chat` keeps what people rate. `ask` asks for their consent; `always` is for those who gave it."""
+
+    log: Literal["never", "ask", "always"] = "never"
+    folder: str = "feedback"  # relative to the site's folder
+
+
 class Site(Frozen):
     """A place's settings. Every one has a default, so that no file is needed to begin with."""
 
@@ -56,6 +63,7 @@ class Site(Frozen):
     gpu_prices: dict[str, Price] = {}
     webhook: Annotated[str, Field(pattern=r"^https?://")] | None = None
     serving: ServingSite = ServingSite()
+    feedback: FeedbackSite = FeedbackSite()
 
     @field_validator("store")
     @classmethod
@@ -169,6 +177,10 @@ _COMMENTS: dict[str, tuple[str, str]] = {
     "serving": (
         "Where `halops deploy` serves: release, namespace, the Secret with API keys, own values for the chart.",
         "serving: {name: ops, namespace: halops-serving, secret: halops-api-keys, values: serving.yaml}",
+    ),
+    "feedback": (
+        "Whether `halops chat` keeps rated answers, to train on: never, ask (for consent), always (they have agreed).",
+        "feedback: {log: ask, folder: feedback}",
     ),
 }
 

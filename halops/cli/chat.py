@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,16 +36,23 @@ def command(run: str | None, message: str | None, compare: str | None, system: s
       halops chat --compare base
       halops chat http://127.0.0.1:8081
     """
+    from halops.cli.rating import HELP, Rater
     from halops.cli.serving import endpoints
+    from halops.site import find_site
 
+    site, folder = find_site(Path.cwd())
     parameters = {"max_tokens": options["max_tokens"], "temperature": options["temperature"]}
     with endpoints(run, compare_base=compare == "base", options=options) as clients:
         histories = {name: [{"role": "system", "content": system}] if system else [] for name in clients}
         if message is not None:
             ask(clients, histories, message, parameters)
             return
-        note("Ctrl-D ends the conversation; /new begins another")
+        name, history = list(histories.items())[-1]  # the tuned one's, beside a base
+        rater = Rater(site, folder, run or name, sys.stdin.isatty())
+        note(f"Ctrl-D ends the conversation; /new begins another; {HELP}")
         while (line := _read()) is not None:
+            if rater.take(line, history):
+                continue
             if line == "/new":
                 for history in histories.values():
                     del history[1 if system else 0 :]

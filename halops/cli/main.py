@@ -39,6 +39,7 @@ COMMANDS = {
     "rollback": "Bring back the model that served before.",
     "values": "Print a run's values for the Helm chart.",
     "chat": "Talk to a run's model.",
+    "feedback": "Turn rated and corrected chats into rows to train on.",
     "train": "Train an adapter by hand, from a config.",
     "merge": "Merge an adapter into its base by hand.",
     "convert": "Convert a merged model to GGUF by hand.",
