@@ -22,6 +22,7 @@ from tests.helm import CHART, merged, tool
 KEY = "sk-tests-0123456789"
 S3_SECRET, KEYS_SECRET = "halops-s3", "ops-keys"
 CLIENT = {"halops.dev/client": "true"}
+NODES = {"ipBlock": {"cidr": "10.77.0.0/24"}}  # where a test itself asks from
 
 
 @dataclass

@@ -6,32 +6,20 @@ import json
 import os
 import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cluster.handle import TESTS_LABEL
-from tests.cluster.place import SECRET, Place
-from tests.cluster.pods import ON_CPU_NODE
-from tests.cluster.serving import CLIENT, KEY, KEYS_SECRET, Serving, put_secret, question, until
+from tests.cluster.deploying import ready_to_serve
+from tests.cluster.handle import ROOT
+from tests.cluster.place import Place
+from tests.cluster.serving import CLIENT, KEY, Serving, question, until
 from tests.helm import tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
-
-NODES = {"ipBlock": {"cidr": "10.77.0.0/24"}}  # where a test itself asks from
-VALUES = {
-    "networkPolicy": {"callers": [{"podSelector": {"matchLabels": CLIENT}}, NODES]},
-    "cache": {"size": "1Gi"},
-    "nodeSelector": ON_CPU_NODE["nodeSelector"],
-    "drain": {"settleSeconds": 3, "timeoutSeconds": 60},
-    "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-    "server": {"parallel": 2, "threads": 2},
-    "fetch": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}},
-}
 
 
 @pytest.fixture
@@ -39,43 +27,9 @@ def ops(
     finished: tuple[Place, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Place, Serving]]:
     """A user's folder with a finished run, and a namespace to serve in."""
-    place = finished[0]
     monkeypatch.setenv("PATH", f"{Path(tool()).parent}:{os.environ['PATH']}")
-    namespace = f"serve-{uuid.uuid4().hex[:8]}"
-    cluster = place.cluster
-    cluster.kubectl("create", "namespace", namespace)
-    cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted", TESTS_LABEL)
-    serving = Serving(cluster, namespace, tmp_path, {})
-    assert cluster.store
-    put_secret(serving, SECRET, cluster.store.keys)
-    put_secret(serving, KEYS_SECRET, {"api-keys": f"{KEY}\n"})
-    site = place.folder / "halops.yaml"
-    before = site.read_text()
-    where = {"name": "ops", "namespace": namespace, "secret": KEYS_SECRET, "values": "serving.yaml"}
-    site.write_text(yaml.safe_dump(yaml.safe_load(before) | {"serving": where}))
-    (place.folder / "serving.yaml").write_text(yaml.safe_dump(VALUES))
-    yield place, serving
-    site.write_text(before)
-    serving.uninstall("ops", "ops-canary")
-    cluster.kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-# Asks without a pause until its file `stop` is there; counts answers and failures.
-ASKING = """
-import json, pathlib, sys, urllib.request
-url, key, folder = sys.argv[1:]
-good, bad = 0, []
-body = json.dumps({"messages": [{"role": "user", "content": "ping"}], "max_tokens": 4}).encode()
-while not pathlib.Path(folder, "stop").exists():
-    request = urllib.request.Request(url + "/v1/chat/completions", body,
-        {"Authorization": "Bearer " + key, "Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            good += json.load(answer)["object"] == "chat.completion"
-    except Exception as error:
-        bad.append(repr(error))
-    pathlib.Path(folder, "asked").write_text(json.dumps([good, bad]))
-"""
+    with ready_to_serve(finished[0], tmp_path) as serving:
+        yield finished[0], serving
 
 
 def test_from_a_run_to_answers_and_from_one_model_to_the_next(
@@ -97,22 +51,32 @@ def test_from_a_run_to_answers_and_from_one_model_to_the_next(
     assert set(compared["models"]) == {"ops", "ops-canary"}
     assert len(compared["questions"]) == 4  # three probes, one held-out question
 
-    address = serving.kubectl("get", "service", "ops", "-o", "jsonpath={.spec.clusterIP}")
-    words = [*place.cluster.prefix, sys.executable, "-c", ASKING, f"http://{address}", KEY, str(tmp_path)]
-    with subprocess.Popen(words) as asking:
-        try:
-            assert second in place.halops("promote").stdout
-            assert run_behind(serving) == second
-            assert first in place.halops("rollback").stdout
-            assert run_behind(serving) == first
-            time.sleep(5)
-        finally:
-            (tmp_path / "stop").touch()
-            asking.wait(120)
-    good, bad = json.loads((tmp_path / "asked").read_text())
+    with asking(serving, tmp_path) as asked:
+        assert second in place.halops("promote").stdout
+        assert run_behind(serving) == second
+        assert first in place.halops("rollback").stdout
+        assert run_behind(serving) == first
+        place.halops("deploy", first, "--cpu", "--wait", "--set", "podAnnotations.again=yes")  # a rolling upgrade
+        serving.kubectl("delete", "pod", serving.pod("ops"))
+        until(lambda: asked()[0] >= 1000, 180)
+    good, bad = asked()
     assert bad == []
-    assert good > 20
+    assert good >= 1000
     assert serving.pods("ops-canary") == []
+
+
+@contextmanager
+def asking(serving: Serving, folder: Path) -> Iterator[Callable[[], tuple[int, list[str]]]]:
+    """Sixteen clients ask `ops` all the while. Gives how many answers came so far, and what came instead."""
+    address = serving.kubectl("get", "service", "ops", "-o", "jsonpath={.spec.clusterIP}")
+    words = [*serving.cluster.prefix, sys.executable, "-m", "tests.cluster.asking", address, KEY, str(folder)]
+    with subprocess.Popen(words, cwd=ROOT) as process:
+        try:
+            until(lambda: (folder / "asked").exists())
+            yield lambda: json.loads((folder / "asked").read_text())
+        finally:
+            (folder / "stop").touch()
+            process.wait(150)
 
 
 def test_a_run_is_served_before_it_is_merged(finished: tuple[Place, str], ops: tuple[Place, Serving]) -> None:

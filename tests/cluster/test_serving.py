@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.handle import ROOT, Cluster
-from tests.cluster.serving import CLIENT, Serving, local_claim, put_object, question, serving, until
+from tests.cluster.serving import CLIENT, KEY, NODES, Serving, local_claim, put_object, question, serving, until
 from tests.helm import CHART
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,8 @@ def place(cluster: Cluster, gguf: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("serving")
     with serving(cluster, folder, gguf) as made:
         local_claim(made, "models")
-        print(made.install("ops", cache={"claim": "models"}))
+        callers = {"callers": [{"podSelector": {"matchLabels": CLIENT}}, NODES]}
+        print(made.install("ops", cache={"claim": "models"}, networkPolicy=callers))
         made.client("friend", **CLIENT)
         made.client("stranger")
         yield made
@@ -146,6 +148,51 @@ def ended(place: Serving, release: str) -> Any:
                 if "terminated" in state:
                     return state["terminated"]
     return None
+
+
+def test_what_a_client_may_send_and_the_server_answers_on(place: Serving) -> None:
+    address = place.kubectl("get", "service", "ops", "-o", "jsonpath={.spec.clusterIP}")
+    pod, limit = place.pod("ops"), 900
+    words = [*place.cluster.prefix, sys.executable, "-m", "tests.cluster.abuse", address, KEY]
+    found = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=limit).stdout)
+    ends = {name: item["status"] for name, item in found.items()}
+    assert ends == {
+        "at first": 200, "wrong key": 401, "too long": 400, "malformed": 500, "no messages": 400,
+        "100 MB, wrong key": 401, "100 MB": 400, "half-open": 200, "at last": 200,
+    }, found  # fmt: skip
+    assert "exceed_context_size_error" in found["too long"]["text"]
+    assert {item["afterwards"] for item in found.values() if "afterwards" in item} == {200}
+    assert place.pod("ops") == pod
+    restarts = place.kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
+    assert restarts == "0"
+
+
+def test_half_a_file_under_its_own_digest_is_said_to_be_damaged(place: Serving, gguf: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(gguf.read_bytes()[: gguf.stat().st_size // 2])
+    put_object(place.cluster, half, f"{place.namespace}/half.gguf")
+    url = place.model["url"].replace("model.gguf", "half.gguf")
+    digest = hashlib.sha256(half.read_bytes()).hexdigest()
+    place.install("half", wait=False, model={"url": url, "sha256": digest, "bytes": half.stat().st_size})
+    try:
+        pod = until(lambda: place.pods("half") and place.pod("half"))
+        until(lambda: "data is not within the file bounds" in place.kubectl("logs", pod, "-c", "server", check=False))
+        assert place.ask("friend", f"ops.{place.namespace}.svc", question()).startswith("HTTP/1.1 200 ")
+    finally:
+        place.helm("uninstall", "half")
+
+
+def test_told_to_end_while_the_model_loads(place: Serving) -> None:
+    place.install("early", wait=False, cache={"claim": "models"})
+    try:
+        pod = until(lambda: place.pods("early") and place.pod("early"))
+        until(lambda: "running" in place.kubectl(
+            "get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].state}"))  # fmt: skip
+        place.kubectl("delete", "pod", pod, "--timeout=60s")  # it has two minutes for answers, and nobody asks
+        assert place.ready("early") != pod
+        assert place.ask("friend", "early", question()).startswith("HTTP/1.1 200 ")
+    finally:
+        place.helm("uninstall", "early")
 
 
 def test_missing_layers_are_said(place: Serving) -> None:

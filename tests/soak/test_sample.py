@@ -1,8 +1,10 @@
-"""The shipped sample and its real model through all Jobs, as a user types it, followed by status and logs."""
+"""The shipped sample and its real model through all Jobs, as a user types it, followed by status and logs, and served."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -11,12 +13,18 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import cluster, model, place
+from tests.cluster.deploying import ready_to_serve
 from tests.cluster.handle import ROOT
 from tests.cluster.place import Place
+from tests.cluster.serving import CLIENT, Serving
+from tests.helm import tool
 
 __all__ = ["cluster", "model", "place"]
 
 pytestmark = pytest.mark.slow
+
+QUESTION = "lock-vel-03 is down. What do I run first?"
+TAUGHT = r"LOCK-\d+: .*`quay .*lock-vel-03`"  # which runbook, then the command, with the name that was asked about
 
 WORDS = (
     "submit", "--profile", "local", "--backend", "kube",
@@ -26,7 +34,9 @@ WORDS = (
 )  # fmt: skip
 
 
-def test_the_sample_becomes_verified_files_in_s3(place: Place) -> None:
+def test_the_sample_becomes_verified_files_in_s3_and_an_endpoint(
+    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("train.jsonl", "probes.jsonl"):
         shutil.copy(ROOT / "data" / "final" / name, place.folder / "data" / "final" / name)
     began = time.monotonic()
@@ -47,6 +57,22 @@ def test_the_sample_becomes_verified_files_in_s3(place: Place) -> None:
     files = {Path(item["path"]).name for item in place.json("artifacts", run) if item["stage"] == "convert"}
     assert files >= {"halops-f16.gguf", "halops-q4_k_m.gguf", "halops-q5_k_m.gguf"}
     assert "train.jsonl" in place.halops("trace", run).stdout
+    monkeypatch.setenv("PATH", f"{Path(tool()).parent}:{os.environ['PATH']}")
+    with ready_to_serve(place, tmp_path_factory.mktemp("serving")) as serving:
+        serving.client("caller", **CLIENT)
+        for words in (("--fast", "--cpu", "--wait"), ("--cpu", "--wait")):
+            began = time.monotonic()
+            place.halops("deploy", run, *words)
+            print(f"{time.monotonic() - began:.0f} s until `halops deploy {' '.join(words)}` answers")
+            assert re.match(TAUGHT, answer_of(serving)), answer_of(serving)
+
+
+def answer_of(serving: Serving) -> str:
+    """What a pod of the cluster is told, through the Service."""
+    body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 48}
+    said = serving.ask("caller", f"ops.{serving.namespace}.svc", body)
+    assert said.startswith("HTTP/1.1 200 "), said
+    return str(json.loads(said.partition("\n\n")[2])["choices"][0]["message"]["content"])
 
 
 def follow(place: Place, run: str, log: Path) -> subprocess.Popen[bytes]:
