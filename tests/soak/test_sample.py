@@ -1,4 +1,4 @@
-"""The shipped sample and its real model through all Jobs, as a user types it, followed by status and logs, and served."""
+"""The shipped sample and its real model through all Jobs as a user types it, followed by status and logs; then served."""
 
 from __future__ import annotations
 
