@@ -1,4 +1,4 @@
-"""The shipped sample and its real model through all Jobs as a user types it, followed by status and logs; then served."""
+"""The shipped sample and its real model through all Jobs, followed by status and logs as a user would, then served."""
 
 from __future__ import annotations
 
