@@ -7,7 +7,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export OMP_WAIT_POLICY := passive
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-train bench-startup control cluster cluster-down clean
+.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-serving bench-train bench-startup control cluster cluster-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ bench-train: .venv/dev ## Training speed and memory on this GPU: ours, TRL + Lig
 	$(BIN)/python -m bench.train.kernels
 	$(BIN)/python -m bench.train $(ARGS)
 	$(BIN)/python -m bench.train.table bench-train.jsonl --plot docs/performance.svg
+
+MODEL ?= $(shell ls -t .halops/runs/*/convert/attempts/*/*-f16.gguf 2>/dev/null | head -1)
+bench-serving: .venv/demo ## llama-server by the chart beside llama-bench, on the last run's F16 file (or MODEL=FILE)
+	$(BIN)/python -m bench.serving $(MODEL) --streams 1 2
 
 bench-startup: .venv/demo ## How long `halops --help` takes
 	$(BIN)/python -m bench.startup
