@@ -93,9 +93,8 @@ class Server:
 
 def complete(client: httpx.Client, prompt: Any, tokens: int) -> Told:
     """One streamed completion, greedy; `prompt` is text or token ids."""
-    body = {
-        "prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False, "stream": True,
-    }  # fmt: skip
+    body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+    body["cache_prompt"] = False
     began, first, last = time.perf_counter(), 0.0, {}
     with client.stream("POST", "/completion", json=body) as answer:
         for line in answer.iter_lines():
