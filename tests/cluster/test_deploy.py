@@ -81,7 +81,7 @@ def asking(serving: Serving, folder: Path) -> Iterator[Callable[[], tuple[int, l
 
 def test_a_run_is_served_before_it_is_merged(finished: tuple[Place, str], ops: tuple[Place, Serving]) -> None:
     (place, serving), verified = ops, finished[1]
-    run = place.submit("--set=cluster.resources.merge.cpu=64")  # no node has as many: its merge waits for ever
+    run = place.submit("--set=cluster.resources.merge.cpu=64000m")  # no node has as many: its merge waits for ever
     deployed = place.halops("deploy", run, "--fast", "--cpu", "--wait")
     assert "not verified" in deployed.stderr
     assert place.stage(run, "merge")["state"] in ("pending", "running")

@@ -36,7 +36,7 @@ from halops.backends.kube.waiting import Watcher, words
 from halops.backends.kube.yielding import Freed, free, freed_of, give_back
 from halops.diagnose import diagnose
 from halops.diagnosis import Level
-from halops.errors import HalopsError, IntegrityError, Interrupted, NotFoundError
+from halops.errors import ConfigError, HalopsError, IntegrityError, Interrupted, NotFoundError
 from halops.manifests.jobs import gpus_of, with_attempt
 from halops.manifests.run import jobs_of
 from halops.names import OVER, State, root_name
@@ -92,8 +92,11 @@ class Coordinator:
         return self._advance(root, step, inputs)
 
     def leave(self) -> None:
-        """We are told to end. If that is because the run was cancelled or deleted, the server gets its GPU back."""
-        root = self.api.get("configmaps", self.root)
+        """We are to end. If that is because the run was cancelled or deleted, the server gets its GPU back."""
+        try:
+            root = self.api.get("configmaps", self.root)
+        except ConfigError:  # our rights went with the root that owns them; those on the server are not its own
+            root = None
         if root is None or annotations_of(root).get(names.ANNOTATION_STATE) in OVER:
             self._give_back(root)
 
@@ -214,6 +217,8 @@ def walk(coordinator: Coordinator) -> int:
         return error.exit_code
     except HalopsError as error:
         coordinator.say(f"error: {error}")
+        if isinstance(error, ConfigError):
+            coordinator.leave()
         with contextlib.suppress(HalopsError):  # a person should see it without reading our log
             coordinator.complain(str(error))
         return error.exit_code
