@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from typing import Any
 
 HALF_OPEN = 200
-HUGE = 100_000_000  # bytes
+HUGE, LARGE = 100_000_000, 4_190_000  # bytes: far over what the server reads, and just below
 PATH = "/v1/chat/completions"
 
 
@@ -26,6 +26,7 @@ def main(host: str, key: str) -> dict[str, Any]:
         "no messages": (key, b"{}"),
         "100 MB, wrong key": ("wrong", chat("a" * HUGE)),
         "100 MB": (key, chat("a" * HUGE)),
+        "4 MB": (key, chat("a" * LARGE)),
     }
     for name, (sent, body) in cases.items():
         found[name] = ask(host, sent, body) | {"afterwards": ask(host, key, chat("ping"))["status"]}
