@@ -41,7 +41,7 @@ def chat(text: str) -> bytes:
 
 
 def ask(host: str, key: str, body: bytes) -> dict[str, Any]:
-    """Status and text of the answer; a server may answer and hang up before it has read everything."""
+    """Status and text of the answer; 0 where the server hung up before one came, as it may while a body is sent."""
     connection = HTTPConnection(host, timeout=300)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
