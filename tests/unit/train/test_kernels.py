@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 WORDS = {"fp32": "*fp32", "bf16": "*bf16"}
 
 
+@pytest.mark.slow  # an interpreter of its own
 def test_each_kernel_against_its_reference_in_float64() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     argv = [sys.executable, "-m", "tests.unit.train.kernels"]
