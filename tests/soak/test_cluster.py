@@ -52,7 +52,11 @@ def test_a_fault_in_a_stage(place: Place, fault: str, stage: str, number: int) -
     time.sleep(chosen.uniform(0, LONGEST.get(stage, 0.5)))
     before = committed(place, run)
     if any(pod["status"].get("phase") == "Running" for pod in place.objects("pods", run, stage)):
-        FAULTS[fault](place, run, stage)
+        try:
+            FAULTS[fault](place, run, stage)
+        except pytest.fail.Exception:  # no pod to hit any more
+            if place.stage(run, stage)["state"] != "succeeded":
+                raise
     place.succeeded(run, 400)
     after = committed(place, run)
     assert {name: after[name] for name in before} == before
