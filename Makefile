@@ -87,9 +87,9 @@ bench-train: .venv/dev ## Training speed and memory on this GPU: ours, TRL + Lig
 	$(BIN)/python -m bench.train $(ARGS)
 	$(BIN)/python -m bench.train.table bench-train.jsonl --plot docs/performance.svg
 
-MODEL ?= $(shell ls -t .halops/runs/*/convert/attempts/*/*-f16.gguf 2>/dev/null | head -1)
+MODEL ?= $(shell ls -t .halops/runs/*/convert/attempts/*/*-f16.gguf 2>/dev/null | grep -v adapter | head -1)
 bench-serving: .venv/demo ## llama-server by the chart beside llama-bench, on the last run's F16 file (or MODEL=FILE)
-	$(BIN)/python -m bench.serving $(MODEL) --streams 1 2
+	$(BIN)/python -m bench.serving $(MODEL) --values bench/serving-cpu.yaml --streams 1 2
 
 bench-startup: .venv/demo ## How long `halops --help` takes
 	$(BIN)/python -m bench.startup
