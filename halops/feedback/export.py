@@ -87,17 +87,23 @@ def to_rows(records: Sequence[ChatRecord]) -> Exported:
             made.left_out[reason] += 1
         else:
             usable.append((item, _corrected(item)))
-    bad = [item.messages for item in records if item.rating == "bad"]
+    bad = {_key(item.messages) for item in records if item.rating == "bad"}
+    whole: set[str] = set()
+    begun: set[str] = set()  # what the conversations taken begin with
     taken: list[tuple[ChatRecord, Messages]] = []
-    for item, messages in sorted(usable, key=lambda pair: -len(pair[1])):
-        if any(_begins(messages, other) for other in bad):
+    for item, messages in sorted(usable, key=lambda pair: -len(pair[1])):  # the longest first
+        beginnings = {_key(messages[:length]) for length in range(1, len(messages) + 1)}
+        key = _key(messages)
+        if beginnings & bad:
             made.left_out[HOLDS_BAD] += 1
-        elif any(messages == other for _, other in taken):
+        elif key in whole:
             made.left_out[REPEATED] += 1
-        elif any(_begins(other, messages) for _, other in taken):
+        elif key in begun:
             made.left_out[PART] += 1
         else:
             taken.append((item, messages))
+            whole.add(key)
+            begun |= beginnings
     for item, messages in sorted(taken, key=lambda pair: pair[0].time):
         made.corrected += item.correction is not None
         made.rows.append(_row(item, messages))
@@ -118,13 +124,12 @@ def _corrected(item: ChatRecord) -> Messages:
     return [*item.messages[:-1], item.messages[-1] | {"content": item.correction}]
 
 
-def _begins(longer: Messages, shorter: Messages) -> bool:
-    return longer[: len(shorter)] == shorter
+def _key(messages: Messages) -> str:
+    return sha256_bytes(canonical_json(messages))
 
 
 def _row(item: ChatRecord, messages: Messages) -> dict[str, Any]:
-    name = sha256_bytes(canonical_json(messages))[:12]
-    return {"id": f"feedback-{name}", "domain": item.domain or DOMAIN, "messages": messages}
+    return {"id": f"feedback-{_key(messages)[:12]}", "domain": item.domain or DOMAIN, "messages": messages}
 
 
 def to_lines(rows: Iterable[dict[str, Any]]) -> str:
