@@ -62,6 +62,12 @@ def live_status(store: Store, run_id: str, stage: str) -> dict[str, Any]:
     return document
 
 
+def last_words(store: Store, run_id: str, stage: str, exit_code: int | None) -> str | None:
+    """What a stage said as it ended with that code; None if it said nothing, or that was another attempt's end."""
+    live = live_status(store, run_id, stage)
+    return str(live["message"]) if live.get("state") == "failed" and live.get("exit_code") == exit_code else None
+
+
 def list_runs(store: Store) -> list[str]:
     """All run ids in the store, the newest last."""
     found = []

@@ -27,7 +27,7 @@ from halops.errors import HalopsError, Interrupted
 from halops.plan import Step, make_plan
 from halops.planner.settings import HOST_RUNGS
 from halops.runspec import RunSpec
-from halops.runstate import RunStatus, live_status, load_spec, run_status
+from halops.runstate import RunStatus, last_words, load_spec, run_status
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
@@ -172,9 +172,8 @@ class LocalBackend:
 
     def _error(self, spec: RunSpec, step: Step, code: int) -> HalopsError:
         """The stage's own words where it left some, or else what its exit code tells."""
-        live = live_status(self.store, spec.run_id, step.stage)
-        if live.get("state") == "failed" and live.get("exit_code") == code:
-            return stage_error(spec.run_id, step.stage, code, live["message"])
+        if said := last_words(self.store, spec.run_id, step.stage, code):
+            return stage_error(spec.run_id, step.stage, code, said)
         found = diagnose(code, log_tail=tail(self._log(spec.run_id, step.stage)))
         return stage_error(spec.run_id, step.stage, code, found.summary, found.resolution)
 

@@ -54,8 +54,8 @@ def command(run: str | None, message: str | None, compare: str | None, system: s
             if rater.take(line, history):
                 continue
             if line == "/new":
-                for history in histories.values():
-                    del history[1 if system else 0 :]
+                for turns in histories.values():
+                    del turns[1 if system else 0 :]
             elif line:
                 ask(clients, histories, line, parameters)
 

@@ -49,10 +49,7 @@ class Target:
     @property
     def api(self) -> KubeApi:
         """The API server, for pods and Secrets there."""
-        from halops.backends.kube.api import KubeApi
-        from halops.backends.kube.connection import connect
-
-        return KubeApi(connect(), self.namespace)
+        return self.where.cluster().within(self.namespace)
 
     def values_of(self, candidate: Candidate, *, cpu: bool) -> dict[str, Any]:
         """A run's values for the chart. Raises ConfigError."""

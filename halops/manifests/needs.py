@@ -6,7 +6,7 @@ import math
 
 from halops.artifact import Frozen
 from halops.estimate import estimate_run
-from halops.names import COORDINATOR, FAST_STAGES, STAGES
+from halops.names import COORDINATOR, STAGES
 from halops.profile import Profile
 from halops.runspec import RunSpec
 from halops.sections import Dimensions, StageResources
@@ -77,8 +77,7 @@ def profile_needs(
             gpus=gpus,
             deadline_seconds=deadline,
         )
-    # The same converter, on the same tensors or on far fewer.
-    return needs | dict.fromkeys(FAST_STAGES, needs["convert"])
+    return needs
 
 
 def _gpus(profile: Profile, stage: str) -> int:

@@ -45,6 +45,7 @@ def pod_template(spec: RunSpec, placement: Placement, stage: str, image: str, ar
     cluster = spec.profile.cluster
     pod: Object = {
         "restartPolicy": "Never",
+        # k8s/ makes an account for each stage of the chain; beside it, convert's does.
         "serviceAccountName": f"{names.PREFIX}-{'convert' if stage in names.FAST_STAGES else stage}",
         "automountServiceAccountToken": stage == names.COORDINATOR,
         "enableServiceLinks": False,

@@ -48,7 +48,8 @@ def render(spec: RunSpec, placement: Placement, needs: dict[str, Needs]) -> Rend
         network=_network(spec, placement.namespace) if spec.profile.cluster.nodes > 1 else (),
         coordinator=coordinator,
         stages=stages,
-        fast={step.stage: stage_job(spec, placement, step, needs[step.stage]) for step in fast_steps(spec)},
+        # The converter, on as large a model or on far less: what convert needs is enough.
+        fast={step.stage: stage_job(spec, placement, step, needs["convert"]) for step in fast_steps(spec)},
     )
 
 

@@ -15,7 +15,7 @@ from halops.backends.kube.beside import BesideJob
 from halops.backends.kube.observe import annotations_of, at_work, job_state, stage_labels, stage_pods
 from halops.backends.kube.podlogs import pod_lines
 from halops.backends.kube.submission import Submission, rehearse
-from halops.backends.kube.waiting import events_of, words
+from halops.backends.kube.waiting import explain, words
 from halops.backends.kube.yielding import freed_of, give_back
 from halops.errors import BusyError, ConfigError, HalopsError, Interrupted
 from halops.manifests.jobs import job_name
@@ -23,7 +23,6 @@ from halops.manifests.pods import GRACE_SECONDS
 from halops.manifests.run import Rendered
 from halops.names import COORDINATOR, LOGGED, State, root_name
 from halops.plan import Step
-from halops.podstatus import explain_job
 from halops.runspec import RunSpec
 from halops.runstate import RunStatus, overall, run_status
 from halops.store.base import Store
@@ -68,15 +67,11 @@ class KubeBackend:
 
     def run_beside(self, spec: RunSpec, step: Step, listener: Listener) -> None:
         """A Job of its own, owned by the run's root; followed to its end. One that stops watching stops nothing."""
-        if self._render is None:
-            raise ConfigError("nothing says how this run's objects are made")
-        BesideJob(self.api, self.store, spec, step).run(self._render(spec).fast[step.stage], listener)
+        BesideJob(self.api, self.store, spec, step).run(self._rendered(spec).fast[step.stage], listener)
 
     def submit(self, spec: RunSpec) -> None:
         """Let the server judge everything, then make root, rights and coordinator."""
-        if self._render is None:
-            raise ConfigError("nothing says how this run's objects are made")
-        rendered = self._render(spec)
+        rendered = self._rendered(spec)
         rehearse(self.api, rendered)
         Submission(self.api, rendered, lambda: self.alive(spec.run_id), self._note).make()
 
@@ -123,6 +118,11 @@ class KubeBackend:
             self.api, lambda: stage_pods(self.api, run_id, stage), follow=follow, alive=lambda: self.alive(run_id)
         )
 
+    def _rendered(self, spec: RunSpec) -> Rendered:
+        if self._render is None:
+            raise ConfigError("nothing says how this run's objects are made")
+        return self._render(spec)
+
     def _give_back(self, run_id: str) -> None:
         """The server's replicas, if the coordinator died before it could."""
         root = self._root(run_id)
@@ -142,7 +142,7 @@ class KubeBackend:
 
     def _coordinator_waits(self, run_id: str, job: Object) -> Reason | None:
         pods = stage_pods(self.api, run_id, COORDINATOR)
-        found = explain_job(job, pods, events_of(self.api, [job, *pods]))
+        found = explain(self.api, job, pods)
         return Reason(stage=COORDINATOR, message=words(found)) if found else None
 
     def _stop(self, labels: dict[str, str]) -> bool:

@@ -8,15 +8,14 @@ from halops.artifact import Manifest
 from halops.backends.base import Listener, stage_error
 from halops.backends.kube.api import KubeApi, Object
 from halops.backends.kube.observe import job_state, owned, stage_pods, view
-from halops.backends.kube.waiting import events_of, words
+from halops.backends.kube.waiting import explain, words
 from halops.diagnose import diagnose
 from halops.errors import BusyError, HalopsError, Interrupted, NotFoundError, TransientError
 from halops.manifests.jobs import job_name, with_attempt
 from halops.names import root_name
 from halops.plan import Step
-from halops.podstatus import explain_job
 from halops.runspec import RunSpec
-from halops.runstate import live_status
+from halops.runstate import last_words, live_status
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 
@@ -48,7 +47,7 @@ class BesideJob:
         try:
             self._make(with_attempt(job, attempt=1, rung=0, inputs=inputs))
             while not self._done(inputs):
-                self._look(listener)
+                self._look(inputs, listener)
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             raise Interrupted("no longer watching; the Job goes on", remedy="the same command waits for it") from None
@@ -74,7 +73,7 @@ class BesideJob:
                 raise BusyError(f"Job {self._name} doesn't go away", remedy="kubectl describe it, and try again")
             time.sleep(POLL_SECONDS)
 
-    def _look(self, listener: Listener) -> None:
+    def _look(self, inputs: dict[str, str], listener: Listener) -> None:
         """Show how far it is, or why it waits. Raises its error if it failed."""
         job = self._api.get("jobs", self._name)
         if job is None:
@@ -83,11 +82,11 @@ class BesideJob:
         state, _ = job_state(job)
         if state == "failed":
             raise self._error(job, pods)
-        if state == "complete" and not self._done(pinned_inputs(self._store, self._spec, self._step)):
+        if state == "complete" and not self._done(inputs):
             raise TransientError(f"Job {self._name} is done, and its files are gone", remedy="type the command again")
         progress = live_status(self._store, self._spec.run_id, self._step.stage).get("progress")
         self._tell("progress", progress, listener)
-        if state == "active" and (found := explain_job(job, pods, events_of(self._api, [job, *pods]))):
+        if state == "active" and (found := explain(self._api, job, pods)):
             self._tell("waiting", {"message": words(found)}, listener)
 
     def _tell(self, kind: str, event: dict[str, object] | None, listener: Listener) -> None:
@@ -98,8 +97,6 @@ class BesideJob:
     def _error(self, job: Object, pods: list[Object]) -> HalopsError:
         """The step's own words where it left some, or else what the cluster tells."""
         code = view(job, pods).exit_code or 1
-        live = live_status(self._store, self._spec.run_id, self._step.stage)
-        if live.get("state") == "failed" and live.get("exit_code") == code:
-            return stage_error(self._spec.run_id, self._step.stage, code, live["message"])
-        found = explain_job(job, pods, events_of(self._api, [job, *pods])) or diagnose(code)
-        return stage_error(self._spec.run_id, self._step.stage, code, words(found))
+        said = last_words(self._store, self._spec.run_id, self._step.stage, code)
+        said = said or words(explain(self._api, job, pods) or diagnose(code))
+        return stage_error(self._spec.run_id, self._step.stage, code, said)

@@ -32,7 +32,7 @@ from halops.backends.kube.observe import (
     view,
     write_history,
 )
-from halops.backends.kube.waiting import Watcher, words
+from halops.backends.kube.waiting import Watcher, explain, words
 from halops.backends.kube.yielding import Freed, free, freed_of, give_back
 from halops.diagnose import diagnose
 from halops.diagnosis import Level
@@ -43,7 +43,7 @@ from halops.names import OVER, State, root_name
 from halops.plan import Step, make_plan
 from halops.planner.settings import HOST_RUNGS
 from halops.runspec import RunSpec
-from halops.runstate import live_status
+from halops.runstate import last_words
 from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
@@ -131,11 +131,11 @@ class Coordinator:
         if move.kind == "wait":
             self.watcher.look(root, step.stage, jobs[-1] if jobs else None, pods)
             return None
-        if not gpus_of(self.jobs[step.stage]):
-            self._give_back(root)
-        elif self.server and move.kind == "create":
-            self._freed = free(self.api, root, self.server, self.say)
         if move.kind == "create":
+            if not gpus_of(self.jobs[step.stage]):
+                self._give_back(root)
+            elif self.server:
+                self._freed = free(self.api, root, self.server, self.say)
             self._create(root, step, inputs, move)
             return None
         return self._give_up(root, step, move)
@@ -168,11 +168,10 @@ class Coordinator:
 
     def _reason(self, stage: str, ended: AttemptRecord) -> str:
         """The stage's own words where it left some, or else what the cluster tells."""
-        live = live_status(self.store, self.spec.run_id, stage)
-        if live.get("state") == "failed" and live.get("exit_code") == ended.exit_code:
-            return str(live["message"])
+        if said := last_words(self.store, self.spec.run_id, stage, ended.exit_code):
+            return said
         jobs = stage_jobs(self.api, self.spec.run_id, stage)
-        known = self.watcher.explain(jobs[-1], stage_pods(self.api, self.spec.run_id, stage)) if jobs else None
+        known = explain(self.api, jobs[-1], stage_pods(self.api, self.spec.run_id, stage)) if jobs else None
         found = known or diagnose(code_of(ended), oom_killed=ended.reason == OOM_KILLED)
         if found.level == Level.WARNING:  # what it says of another attempt is over
             mend = f"attempt {ended.attempt} was the last by itself; `halops resume` makes another, from what is stored"

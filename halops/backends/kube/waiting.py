@@ -32,18 +32,13 @@ class Watcher:
 
     def look(self, root: Object, stage: str, job: Object | None, pods: list[Object]) -> None:
         """Explain a stage that is at work or waits; write it down if it changed."""
-        found = self.explain(job, pods) if job else None
+        found = explain(self._api, job, pods) if job else None
         text = json.dumps({"stage": stage, "message": words(found)}) if found else None
         if text != annotations_of(root).get(names.ANNOTATION_DIAGNOSIS):
             self._api.annotate("configmaps", root_name(self._run_id), {names.ANNOTATION_DIAGNOSIS: text})
             if found:
                 self._say(f"{stage}: {words(found)}")
         self._stuck(stage, found)
-
-    def explain(self, job: Object, pods: list[Object]) -> Diagnosis | None:
-        """What holds a Job up, in words."""
-        own = [pod for pod in pods if attempt_of(pod) == attempt_of(job)]
-        return explain_job(job, own, events_of(self._api, [job, *own]), workload=workload_of(self._api, job))
 
     def ended(self, state: State, diagnosis: Object) -> None:
         """Tell the webhook how the run ended."""
@@ -60,6 +55,16 @@ class Watcher:
     def _tell(self, state: str, stage: str, message: str) -> None:
         if self._webhook:
             post(self._webhook, document(self._run_id, state, stage, message, self._store), self._say)
+
+
+def explain(api: KubeApi, job: Object, pods: list[Object]) -> Diagnosis | None:
+    """What holds a Job up, or how it ended.
+
+    Args:
+        pods: of the stage; those of other attempts don't count.
+    """
+    own = [pod for pod in pods if attempt_of(pod) == attempt_of(job)]
+    return explain_job(job, own, events_of(api, [job, *own]), workload=workload_of(api, job))
 
 
 def words(found: Diagnosis) -> str:
