@@ -10,6 +10,7 @@ the command line as JSON, and `--arguments FILE` reads it.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import random
 import statistics
@@ -70,20 +71,17 @@ class Server:
         self._words = [str(program), *arguments]
         self._log = (folder / "out").open("ab")
 
-    def __enter__(self) -> httpx.Client:
+    def __enter__(self) -> None:
         self.began = time.perf_counter()
         self._process = subprocess.Popen(self._words, stdout=self._log, stderr=self._log)
-        client = httpx.Client(
-            base_url=f"http://127.0.0.1:{PORT}", timeout=600, trust_env=False,
-            headers={"Authorization": f"Bearer {KEY}"}, limits=httpx.Limits(max_connections=None),
-        )  # fmt: skip
-        while self._process.poll() is None:
-            try:
-                if client.get("/health").status_code == 200:
-                    return client
-            except httpx.TransportError:
-                pass
-            time.sleep(0.005)
+        with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", trust_env=False) as client:
+            while self._process.poll() is None:
+                try:
+                    if client.get("/health").status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.005)
         sys.exit(f"llama-server ended with {self._process.returncode}: {self._log.name}")
 
     def __exit__(self, *_: object) -> None:
@@ -91,26 +89,29 @@ class Server:
         self._process.wait(60)
 
 
-def complete(client: httpx.Client, prompt: Any, tokens: int) -> Told:
+def complete(prompt: Any, tokens: int) -> Told:
     """One streamed completion, greedy; `prompt` is text or token ids."""
     body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
     body["cache_prompt"] = False
-    began, first, last = time.perf_counter(), 0.0, {}
-    with client.stream("POST", "/completion", json=body) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: "):
-                first = first or time.perf_counter() - began
-                last = json.loads(line.removeprefix("data: "))
-    return Told(first, last["timings"])
+    # httpx would take a millisecond for each piece: sixteen streams would measure this program.
+    connection = http.client.HTTPConnection("127.0.0.1", int(PORT), timeout=600)
+    began, first, last = time.perf_counter(), 0.0, b"{}"
+    connection.request("POST", "/completion", json.dumps(body), {"Authorization": f"Bearer {KEY}"})
+    for line in connection.getresponse():
+        if line.startswith(b"data: "):
+            first = first or time.perf_counter() - began
+            last = line.removeprefix(b"data: ")
+    connection.close()
+    return Told(first, json.loads(last)["timings"])
 
 
-def streams(client: httpx.Client, count: int) -> dict[str, float]:
+def streams(count: int) -> dict[str, float]:
     """`count` completions at once: medians over them, and all tokens that were generated a second."""
     draw = random.Random(count)
     prompts = [[draw.randrange(1000, 20000) for _ in range(PROMPT)] for _ in range(count)]
     told: list[Told] = []
     threads = [
-        threading.Thread(target=lambda ids=ids: told.append(complete(client, ids, GENERATED))) for ids in prompts
+        threading.Thread(target=lambda ids=ids: told.append(complete(ids, GENERATED))) for ids in prompts
     ]
     began = time.perf_counter()
     for thread in threads:
@@ -131,8 +132,8 @@ def starts(program: Path, arguments: list[str], folder: Path) -> list[float]:
     found = []
     for _ in range(STARTS + 1):
         server = Server(program, arguments, folder)
-        with server as client:
-            complete(client, "ping", 1)
+        with server:
+            complete("ping", 1)
             found.append(time.perf_counter() - server.began)
     return found[1:]
 
@@ -190,6 +191,8 @@ def main() -> None:
     parser.add_argument("--bin", type=Path, help="folder of llama-server and the others, instead of the cache's build")
     parser.add_argument("--arguments", type=Path, help="what --print-arguments printed")
     parser.add_argument("--print-arguments", action="store_true")
+    parser.add_argument("--extra", nargs="+", default=[], help="words more for the server, without their dashes")
+    parser.add_argument("--alone", action="store_true", help="without llama-bench and llama-batched-bench")
     options = parser.parse_args()
     if options.arguments:
         arguments = json.loads(options.arguments.read_text())
@@ -206,19 +209,20 @@ def main() -> None:
         folder = Path(name)
         (folder / "keys").write_text(f"{KEY}\n")
         files = {"MODEL": str(options.model), "KEYS": str(folder / "keys"), "LOG": str(folder / "log")}
-        own = [files.get(word, word) for word in arguments]
+        own = [files.get(word, word) for word in arguments] + [f"--{word}" for word in options.extra]
         program = options.bin / "llama-server"
         times = starts(program, own, folder)
         median, slowest = statistics.median(times), max(times)
         print(f"start to first token: {median:.2f} s (slowest of {STARTS}: {slowest:.2f} s; the file is cached)\n")
         print("| | first token, s | prompt, tokens/s | each, tokens/s | all, tokens/s |\n|---|---|---|---|---|")
-        with Server(program, own, folder) as client:
-            streams(client, 1)
+        with Server(program, own, folder):
+            streams(1)
             for count in options.streams:
-                row = streams(client, count)
+                row = streams(count)
                 cells = f"{row['first']:.2f} | {row['prompt']:.0f} | {row['each']:.1f} | {row['all']:.1f}"
                 print(f"| llama-server, {count} | {cells} |", flush=True)
-    peers(options.bin, options.model, arguments, options.streams)
+    if not options.alone:
+        peers(options.bin, options.model, arguments, options.streams)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,32 @@ def references(dtype: torch.dtype) -> dict[str, float]:
     return found
 
 
+def attention(rows: int = 4, longest: int = 4096) -> float:
+    """Full rows by cuDNN against flash attention, whose output and gradients the gap is of; and how fast."""
+    from halops.train import attention as ours
+    from halops.train import full_rows
+
+    heads, kv_heads, tokens, scale = 28, 4, rows * longest, 128**-0.5
+    x = torch.randn(tokens, heads + 2 * kv_heads, 128, device="cuda", dtype=torch.bfloat16)
+    q, k, v = x.split([heads, kv_heads, kv_heads], 1)
+    grad = torch.randn_like(q)
+    bounds = torch.arange(0, tokens + 1, longest, device="cuda", dtype=torch.int32)
+    if not full_rows.applies(q, rows, longest):
+        print("attention: flash alone on this GPU")
+        return 0.0
+
+    def both() -> tuple[Tensor, ...]:
+        out, kept = ours.forward(q, k, v, bounds, longest, scale)
+        return out, *ours.backward(grad, q, k, v, bounds, out, kept, longest, scale)
+
+    found, cudnn = both(), milliseconds(both)
+    chosen, full_rows.applies = full_rows.applies, lambda *_: False
+    expected, flash = both(), milliseconds(both)
+    full_rows.applies = chosen
+    print(f"attention, {rows} x {longest}: {cudnn:.2f} ms, {cudnn / flash:.2f} x flash attention's ({flash:.2f} ms)")
+    return max(gap(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def dequantization() -> None:
     """Equal to bitsandbytes' bit for bit; and how fast."""
     import bitsandbytes.functional as functional
@@ -135,6 +161,9 @@ def main() -> int:
             fine = found < bound
             good &= fine
             print(f"{dtype!s:15} {name:24} {found:.1e} {'' if fine else 'TOO FAR'}")
+    found = attention()
+    good &= found < BOUNDS[torch.bfloat16]
+    print(f"torch.bfloat16  attention of full rows   {found:.1e}")
     dequantization()
     head()
     return 0 if good else 1

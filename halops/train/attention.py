@@ -1,8 +1,8 @@
 """Causal attention over rows that lie end to end, registered with transformers as the attention `halops_rows`.
 
 transformers' own `sdpa` builds a block-diagonal mask from the positions: right, but it computes every row against
-every other one. On CUDA torch's variable-length flash attention takes the rows' bounds instead; anywhere else each
-row goes through SDPA by itself.
+every other one. On CUDA torch's variable-length flash attention takes the rows' bounds instead, or cuDNN full rows
+(full_rows.py); anywhere else each row goes through SDPA by itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from halops.train import full_rows
 
 NAME = "halops_rows"
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
@@ -97,6 +99,8 @@ def forward(
     """The output, and what `backward` needs beside it."""
     if query.is_meta:
         return query.new_empty(query.shape), (query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32),)
+    if full_rows.applies(query, len(bounds) - 1, longest):
+        return full_rows.forward(query, key, value, longest, scale)
     if flash(query):
         out, sums, state, unused, _ = torch.ops.aten._flash_attention_forward(
             query, key, value, bounds, bounds, longest, longest, 0.0, True, False, scale=scale
@@ -119,11 +123,13 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients in query, key and value."""
     if query.is_meta:
-        # What flash attention makes beside its result: dq in fp32, dk and dv for every query head.
+        # What either makes beside its result (measured alike): dq in fp32, dk and dv for every query head.
         scratch = [query.new_empty(query.shape, dtype=dtype) for dtype in (torch.float32, query.dtype, query.dtype)]
         made = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
         del scratch
         return made
+    if full_rows.applies(query, len(bounds) - 1, longest):
+        return full_rows.backward(grad, query, key, value, out, kept, longest, scale)
     if flash(query):
         grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
             grad.contiguous(), query, key, value, out, kept[0], bounds, bounds, longest, longest, 0.0, True, kept[1],
