@@ -110,9 +110,7 @@ def streams(count: int) -> dict[str, float]:
     draw = random.Random(count)
     prompts = [[draw.randrange(1000, 20000) for _ in range(PROMPT)] for _ in range(count)]
     told: list[Told] = []
-    threads = [
-        threading.Thread(target=lambda ids=ids: told.append(complete(ids, GENERATED))) for ids in prompts
-    ]
+    threads = [threading.Thread(target=lambda ids=ids: told.append(complete(ids, GENERATED))) for ids in prompts]
     began = time.perf_counter()
     for thread in threads:
         thread.start()

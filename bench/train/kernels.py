@@ -91,7 +91,7 @@ def attention(rows: int = 4, longest: int = 4096) -> float:
 
     heads, kv_heads, tokens, scale = 28, 4, rows * longest, 128**-0.5
     x = torch.randn(tokens, heads + 2 * kv_heads, 128, device="cuda", dtype=torch.bfloat16)
-    q, k, v = x.split([heads, kv_heads, kv_heads], 1)
+    q, k, v = x[:, :heads], x[:, heads:-kv_heads], x[:, -kv_heads:]
     grad = torch.randn_like(q)
     bounds = torch.arange(0, tokens + 1, longest, device="cuda", dtype=torch.int32)
     if not full_rows.applies(q, rows, longest):

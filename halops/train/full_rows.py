@@ -1,8 +1,8 @@
 """cuDNN's attention, for micro-batches of full rows on Hopper and Blackwell data-centre GPUs.
 
-On an H100 it takes 0.57 times what torch's flash attention does (4 x 4096, Qwen2.5-7B's heads: `python -m
-bench.train.kernels`). It wants rows of one length, and plans anew for each shape, which takes a second or so: hence only
-lengths that come again, the multiples of STEP, as `max_seq_length` usually is.
+On an H100 it takes 0.57 times what torch's flash attention does (4 x 4096, Qwen2.5-7B's heads:
+`python -m bench.train.kernels`). It wants rows of one length, and plans anew for each shape, which takes a second or
+so: hence only lengths that come again, the multiples of STEP, as `max_seq_length` usually is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _supported(query: Tensor) -> bool:
         and query.shape[-1] <= HEAD_DIM
         and query.shape[-1] % 8 == 0
         and torch.cuda.get_device_capability(query.device)[0] in MAJORS
-        and torch.backends.cudnn.is_available()
+        and bool(torch.backends.cudnn.is_available())  # type: ignore[no-untyped-call]
     )
 
 
@@ -67,7 +67,7 @@ def backward(
 
 def _rows(tensor: Tensor, longest: int) -> Tensor:
     """[T, heads, D] as [rows, heads, longest, D], without a copy."""
-    return tensor.unflatten(0, (-1, longest)).transpose(1, 2)
+    return tensor.view(-1, longest, *tensor.shape[1:]).transpose(1, 2)
 
 
 def _flat(tensor: Tensor) -> Tensor:

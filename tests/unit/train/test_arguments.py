@@ -30,7 +30,7 @@ TODAY = {"activation_checkpointing", "activation_checkpointing_kwargs", "warmup_
             "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "optim": "paged_adamw_8bit",
         }),
         ("local", False, {
-            "max_steps": 50, "per_device_train_batch_size": 18, "gradient_accumulation_steps": 1,
+            "max_steps": 46, "per_device_train_batch_size": 18, "gradient_accumulation_steps": 1,
             "optim": "adamw_torch", "activation_checkpointing": False, "activation_checkpointing_kwargs": None,
         }),
     ],

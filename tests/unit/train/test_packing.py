@@ -156,3 +156,28 @@ def test_a_model_that_mixes_rows_is_noticed(tiny_base: Path) -> None:
         assert not rows_stay_apart(model)
     finally:
         attention._spans = own
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "longest", "full"),
+    [(4096, 2, 2048, True), (4095, 2, 2048, False), (1024, 1, 1024, True), (1000, 1, 1000, False), (0, 0, 0, False)],
+)
+def test_only_full_rows_of_a_length_that_comes_again_go_to_cudnn(
+    tokens: int, rows: int, longest: int, full: bool
+) -> None:
+    from halops.train import full_rows
+
+    assert full_rows.are_full(tokens, rows, longest) is full
+    assert not full_rows.applies(torch.zeros(tokens, 2, 8), rows, longest)  # on a CPU
+
+
+def test_full_rows_are_laid_out_for_cudnn_without_a_copy() -> None:
+    from halops.train import full_rows
+
+    wide = torch.randn(12, 5 * 8 + 3)  # as a layer has it, with room behind
+    inner = wide[:, :40].view(12, 5, 8)
+    rows = full_rows._rows(inner, 4)
+    assert rows.shape == (3, 5, 4, 8)
+    assert rows.data_ptr() == inner.data_ptr()
+    assert torch.equal(rows[1, 2, 3], inner[7, 2])
+    assert torch.equal(full_rows._flat(rows), inner)
