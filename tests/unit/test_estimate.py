@@ -132,7 +132,7 @@ def test_cost_is_hours_times_price() -> None:
 
 def test_steps() -> None:
     assert optimizer_steps(load_profile("rtx8"), 1000) == 339  # ceil(900 / 8) x 3
-    assert optimizer_steps(load_profile("local"), 1000) == 50
+    assert optimizer_steps(load_profile("local"), 1000) == 46
     assert optimizer_steps(load_profile("rtx8"), 1) == 3
 
 
