@@ -97,7 +97,10 @@ def test_stopped_while_storing(s3_http: S3Server, smollm2: Path, tmp_path: Path,
     client = s3_http.client()  # made once: on a busy machine the upload is soon over
     while not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads") and time.monotonic() < deadline:
         assert child.poll() is None, child.communicate()
+    s3_http.process.send_signal(signal.SIGSTOP)  # the upload can't end before the signal is there
     child.send_signal(number)
+    time.sleep(0.5)
+    s3_http.process.send_signal(signal.SIGCONT)
     _, err = child.communicate(timeout=120)
     assert child.returncode == (75 if number == signal.SIGTERM else -9), err
     assert bool(s3_http.pending()) == (number == signal.SIGKILL)
