@@ -143,7 +143,7 @@ CONTROLS = (
     Control(
         "a cached model is hashed before it is used",
         "halops/serving/fetch.py",
-        "if _sha256(target) == item.sha256:",
+        "if sha256_file(target) == item.sha256:",
         "if True:",
         ("tests/unit/serving",),
     ),
@@ -222,8 +222,9 @@ def noticed(control: Control, tree: Path) -> bool:
 def main() -> int:
     """Run the controls. Returns 1 if a safeguard can be taken out unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="controls whose name contains this")
-    chosen = [item for item in CONTROLS if parser.parse_args().only in item.name]
+    parser.add_argument("--only", nargs="+", default=[""], help="controls whose name contains one of these")
+    wanted = parser.parse_args().only
+    chosen = [item for item in CONTROLS if any(word in item.name for word in wanted)]
     with tempfile.TemporaryDirectory(prefix="halops-controls-") as folder:
         tree = Path(folder)
         copy_tree(tree)
