@@ -99,9 +99,9 @@ def forward(
     """The output, and what `backward` needs beside it."""
     if query.is_meta:
         return query.new_empty(query.shape), (query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32),)
-    if full_rows.applies(query, len(bounds) - 1, longest):
-        return full_rows.forward(query, key, value, longest, scale)
     if flash(query):
+        if full_rows.applies(query, len(bounds) - 1, longest):
+            return full_rows.forward(query, key, value, longest, scale)
         out, sums, state, unused, _ = torch.ops.aten._flash_attention_forward(
             query, key, value, bounds, bounds, longest, longest, 0.0, True, False, scale=scale
         )
@@ -128,9 +128,9 @@ def backward(
         made = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
         del scratch
         return made
-    if full_rows.applies(query, len(bounds) - 1, longest):
-        return full_rows.backward(grad, query, key, value, out, kept, longest, scale)
     if flash(query):
+        if full_rows.applies(query, len(bounds) - 1, longest):
+            return full_rows.backward(grad, query, key, value, out, kept, longest, scale)
         grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
             grad.contiguous(), query, key, value, out, kept[0], bounds, bounds, longest, longest, 0.0, True, kept[1],
             kept[2], scale=scale,
