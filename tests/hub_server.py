@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(urlsplit(self.path).path, parse_qs(urlsplit(self.path).query))
 
     def answer(self, path: str, query: dict[str, list[str]]) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of server answers its own paths
 
     def say(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)

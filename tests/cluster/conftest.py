@@ -94,7 +94,7 @@ def finished(cluster: Cluster, model: str, tmp_path_factory: pytest.TempPathFact
 def _cannot(reason: str) -> NoReturn:
     if SETTINGS.get("HALOPS_REQUIRE_CLUSTER") == "1":
         pytest.fail(f"{reason}, and HALOPS_REQUIRE_CLUSTER=1 asks for one", pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason)  # the sentence of whoever found it missing
 
 
 @contextlib.contextmanager
