@@ -1,26 +1,23 @@
-"""Following a run that something else works on: its stages as events."""
+"""Following a run that something else works on: looks at it, and its stages as events."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from halops.backends.base import Listener
 from halops.errors import TransientError
 from halops.runstate import RunStatus, StageStatus
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 300.0  # with a cluster or a store that is away, before a follower gives up
 
 
-def follow_run(
-    read: Callable[[], RunStatus], listener: Listener, until: Callable[[RunStatus], bool] = lambda status: False
-) -> RunStatus:
-    """Poll until the run is over, or `until` is true, telling the listener what changed. Returns its last status.
+def looks(read: Callable[[], RunStatus]) -> Iterator[RunStatus]:
+    """A status each POLL_SECONDS, the last one that of a run nothing works on any more.
 
     Raises TransientError when nothing could be read for PATIENCE_SECONDS.
     """
-    last: dict[str, StageStatus] = {}
     read_at = time.monotonic()
     while True:
         try:
@@ -30,12 +27,27 @@ def follow_run(
                 raise
         else:
             read_at = time.monotonic()
-            for stage in status.stages:
-                _tell(last.get(stage.name), stage, listener)
-                last[stage.name] = stage
-            if status.state != "running" or until(status):
-                return status
+            yield status
+            if status.state != "running":
+                return
         time.sleep(POLL_SECONDS)
+
+
+def follow_run(
+    read: Callable[[], RunStatus], listener: Listener, until: Callable[[RunStatus], bool] = lambda status: False
+) -> RunStatus:
+    """Look until the run is over, or `until` is true, telling the listener what changed. Returns its last status.
+
+    Raises TransientError as `looks` does.
+    """
+    last: dict[str, StageStatus] = {}
+    for status in looks(read):
+        for stage in status.stages:
+            _tell(last.get(stage.name), stage, listener)
+            last[stage.name] = stage
+        if until(status):
+            break
+    return status
 
 
 def _tell(before: StageStatus | None, stage: StageStatus, listener: Listener) -> None:

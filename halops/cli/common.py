@@ -112,9 +112,9 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def print_json(value: Any) -> None:
-    """JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """JSON on stdout; on one line where `indent` is None."""
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def note(text: str) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from halops.cli.common import Place, json_option, open_place, print_json, store_option
+from halops.cli.common import json_option, open_place, print_json, store_option
 
 if TYPE_CHECKING:
     from halops.runstate import RunStatus
 
 MARKS = {"succeeded": "✓", "running": "▸", "failed": "✗", "cancelled": "-", "pending": "·"}
-WATCH_SECONDS = 2.0
 
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("-w", "--watch", is_flag=True, help="Follow it until it ends.")
+@click.option("-w", "--watch", is_flag=True, help="Follow it until it ends; with --json, a line at each change.")
 @json_option
 @store_option
 def command(run: str | None, watch: bool, as_json: bool, store: str | None) -> None:
@@ -27,23 +26,36 @@ def command(run: str | None, watch: bool, as_json: bool, store: str | None) -> N
     \b
       halops status -w
       halops status local-1f2e3d4c5b --json
+      halops status -w --json | jq .state
     """
-    where = open_place(store)
-    status = read_status(where, run)
-    if watch:
-        _watch(where, status)
-    elif as_json:
-        print_json(status.model_dump(mode="json", exclude={"stages": {"__all__": {"progress"}}}))
-    else:
-        click.echo(as_text(status))
-
-
-def read_status(where: Place, run: str | None) -> RunStatus:
-    """The status of a run by id, name, or the last."""
+    from halops.backends.follow import looks
     from halops.runstate import find_run, load_spec
 
+    where = open_place(store)
     spec = load_spec(where.store, find_run(where.store, run))
-    return where.backend(spec).status(spec)
+    backend = where.backend(spec)
+
+    def read() -> RunStatus:
+        return backend.status(spec)
+
+    if watch and as_json:
+        print_changes(looks(read))
+    elif watch:
+        _watch(looks(read))
+    elif as_json:
+        print_json(_as_json(read()))
+    else:
+        click.echo(as_text(read()))
+
+
+def print_changes(statuses: Iterator[RunStatus]) -> None:
+    """A line of JSON for each status that says something new; that a stage has run for longer isn't new."""
+    last: Any = None
+    for status in statuses:
+        news = status.model_dump(exclude={"stages": {"__all__": {"progress", "seconds"}}})
+        if news != last:
+            print_json(_as_json(status), indent=None)
+            last = news
 
 
 def as_text(status: RunStatus) -> str:
@@ -61,12 +73,14 @@ def as_text(status: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def _watch(where: Place, status: RunStatus) -> None:
+def _as_json(status: RunStatus) -> dict[str, Any]:
+    return status.model_dump(mode="json", exclude={"stages": {"__all__": {"progress"}}})
+
+
+def _watch(statuses: Iterator[RunStatus]) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(as_text(status), console=Console(), refresh_per_second=4) as live:
-        while status.state == "running":
-            time.sleep(WATCH_SECONDS)
-            status = read_status(where, status.run_id)
+    with Live(as_text(next(statuses)), console=Console(), refresh_per_second=4) as live:
+        for status in statuses:
             live.update(as_text(status))

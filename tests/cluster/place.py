@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,28 @@ class Place:
         """Wait until the status passes a test; fail with all there is to know if it is over, or never does."""
         deadline = time.monotonic() + seconds
         while True:
-            status = self.status(run)
-            if test(status):
-                return status
-            if status["state"] in DONE or time.monotonic() > deadline:
+            status: Any = {}
+            for status in self.watch(run, deadline):
+                if test(status):
+                    return status
+            if status.get("state") in DONE or time.monotonic() > deadline:
                 pytest.fail(f"{json.dumps(status, indent=1)}\n{self.evidence(run)}", pytrace=False)
-            time.sleep(0.5)
+            time.sleep(0.5)  # nothing works on it yet
+
+    def watch(self, run: str, deadline: float) -> Iterator[Any]:
+        """`status -w --json`, ended at the deadline."""
+        words = [*self.cluster.prefix, *self.cluster.halops_words(), "status", run, "-w", "--json"]
+        with subprocess.Popen(
+            words, cwd=self.folder, env=self.cluster.environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            timer = threading.Timer(max(0.0, deadline - time.monotonic()), process.kill)
+            timer.start()
+            try:
+                assert process.stdout
+                yield from map(json.loads, process.stdout)
+            finally:
+                timer.cancel()
+                process.kill()
 
     def succeeded(self, run: str, seconds: float = 300) -> Any:
         """Wait for success."""
@@ -77,11 +95,12 @@ class Place:
     def training(self, run: str, step: int = 0, seconds: float = 180) -> None:
         """Wait until training has stored a checkpoint of that step or a later one; any training at all for 0."""
 
-        def reached(status: Any) -> bool:
-            train = next(item for item in status["stages"] if item["name"] == "train")
-            return train["state"] == "running" and (step == 0 or self.newest_checkpoint(run) >= step)
-
-        self.until(run, reached, seconds)
+        deadline = time.monotonic() + seconds
+        self.until(run, lambda status: train_of(status)["state"] == "running", seconds)
+        while self.newest_checkpoint(run) < step:
+            if time.monotonic() > deadline:
+                pytest.fail(f"no checkpoint of step {step}\n{self.evidence(run)}", pytrace=False)
+            time.sleep(0.1)
 
     def newest_checkpoint(self, run: str) -> int:
         """The step of the newest whole checkpoint, read from the store by its own keys."""
@@ -132,6 +151,11 @@ class Place:
         for pod in self.kubectl("get", "pods", "-o", "name", check=False).split():
             parts.append(f"--- {pod}\n{self.kubectl('logs', '--tail=15', pod, check=False)}")
         return "\n".join(parts)
+
+
+def train_of(status: Any) -> Any:
+    """The training in `status --json`."""
+    return next(item for item in status["stages"] if item["name"] == "train")
 
 
 def make_place(cluster: Cluster, folder: Path, model: str, *, gpus: int = 2) -> Place:
