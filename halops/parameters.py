@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from halops.sections import Dimensions, Lora
@@ -93,16 +92,23 @@ def lora_parameters(dims: Dimensions, lora: Lora) -> int:
 
     `rank_pattern` keys match a module's full name from its end, as PEFT matches them.
     """
-    return sum(_rank(name, lora) * (matrix.rows + matrix.columns) for name, matrix in _targets(dims, lora))
+    targets = _targets(dims, lora)
+    layers = range(dims.num_hidden_layers)
+    if not lora.rank_pattern:  # all layers are alike, and the planner asks a thousand times
+        return len(layers) * lora.r * sum(matrix.rows + matrix.columns for matrix in targets)
+    return sum(
+        _rank(f"model.layers.{layer}.{matrix.name}", lora) * (matrix.rows + matrix.columns)
+        for layer in layers
+        for matrix in targets
+    )
 
 
-def _targets(dims: Dimensions, lora: Lora) -> Iterator[tuple[str, Matrix]]:
+def _targets(dims: Dimensions, lora: Lora) -> list[Matrix]:
+    """The matrices of one layer that have an adapter."""
     wanted = set(lora.target_modules)
     fused = wanted & {"qkv_proj", "gate_up_proj"}
-    for layer in range(dims.num_hidden_layers):
-        for matrix in fused_matrices(dims) if fused else layer_matrices(dims):
-            if "all-linear" in wanted or matrix.name.rpartition(".")[2] in wanted:
-                yield f"model.layers.{layer}.{matrix.name}", matrix
+    matrices = fused_matrices(dims) if fused else layer_matrices(dims)
+    return [matrix for matrix in matrices if "all-linear" in wanted or matrix.name.rpartition(".")[2] in wanted]
 
 
 def _rank(name: str, lora: Lora) -> int:

@@ -24,6 +24,7 @@ from tests.cluster.tiny_model import make as make_model
 from tools.cluster.state import State
 from tools.cluster.up import is_up
 
+WHOLE = ("--set=convert.adapter=true", "--set=verify.compare_base=true")  # what the tiny profile leaves out
 SETTINGS = {name: value for name, value in os.environ.items() if name.startswith("HALOPS_")}  # tests begin without
 
 
@@ -84,7 +85,7 @@ def place(cluster: Cluster, model: str, tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def finished(cluster: Cluster, model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, str]]:
     """A place with a run that has come to its end, for tests that look at one."""
-    made = make_place(cluster, tmp_path_factory.mktemp("finished"), model)
+    made = make_place(cluster, tmp_path_factory.mktemp("finished"), model, WHOLE)
     run = made.submit()
     made.succeeded(run)
     yield made, run

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ DONE = ("succeeded", "failed", "cancelled")
 
 @dataclass
 class Place:
-    """One namespace with its own prefix in the store, and a folder of a user's."""
+    """One namespace with its own prefix in the store, and a folder of a user's. `settings` go into each submit."""
 
     cluster: Cluster
     namespace: str
     folder: Path
     model: str
-    settings: list[str] = field(default_factory=list)
+    settings: tuple[str, ...] = ()
 
     def halops(self, *words: str, check: bool = True, timeout: float | None = 600) -> Any:
         """The installed command, in the user's folder."""
@@ -43,7 +43,7 @@ class Place:
     def submit_words(self, *words: str, **overrides: object) -> list[str]:
         """`submit` of the tiny profile; `training__max_steps=6` sets training.max_steps."""
         sets = [f"--set={name.replace('__', '.')}={value}" for name, value in overrides.items()]
-        return ["submit", f"--profile={TINY}", f"--set=model.uri={self.model}", *sets, *words]
+        return ["submit", f"--profile={TINY}", f"--set=model.uri={self.model}", *self.settings, *sets, *words]
 
     def submit(self, *words: str, **overrides: object) -> str:
         """Submit, and return the run's id."""
@@ -55,7 +55,7 @@ class Place:
 
     def stage(self, run: str, stage: str) -> Any:
         """One stage of it."""
-        return next(item for item in self.status(run)["stages"] if item["name"] == stage)
+        return stage_of(self.status(run), stage)
 
     def until(self, run: str, test: Callable[[Any], bool], seconds: float = 300) -> Any:
         """Wait until the status passes a test; fail with all there is to know if it is over, or never does."""
@@ -88,6 +88,13 @@ class Place:
         """Wait for success."""
         return self.until(run, lambda status: status["state"] == "succeeded", seconds)
 
+    def done(self, run: str, stage: str, seconds: float = 300) -> Any:
+        """Wait until one stage has succeeded, then stop the run: what comes after it is for other tests. The stage."""
+        status = self.until(run, lambda status: stage_of(status, stage)["state"] == "succeeded", seconds)
+        if status["state"] not in DONE:
+            self.halops("cancel", run)
+        return stage_of(status, stage)
+
     def failed(self, run: str, seconds: float = 180) -> Any:
         """Wait for failure."""
         return self.until(run, lambda status: status["state"] == "failed", seconds)
@@ -96,7 +103,7 @@ class Place:
         """Wait until training has stored a checkpoint of that step or a later one; any training at all for 0."""
 
         deadline = time.monotonic() + seconds
-        self.until(run, lambda status: train_of(status)["state"] == "running", seconds)
+        self.until(run, lambda status: stage_of(status, "train")["state"] == "running", seconds)
         while self.newest_checkpoint(run) < step:
             if time.monotonic() > deadline:
                 pytest.fail(f"no checkpoint of step {step}\n{self.evidence(run)}", pytrace=False)
@@ -153,17 +160,17 @@ class Place:
         return "\n".join(parts)
 
 
-def train_of(status: Any) -> Any:
-    """The training in `status --json`."""
-    return next(item for item in status["stages"] if item["name"] == "train")
+def stage_of(status: Any, stage: str) -> Any:
+    """One stage in `status --json`."""
+    return next(item for item in status["stages"] if item["name"] == stage)
 
 
-def make_place(cluster: Cluster, folder: Path, model: str, *, gpus: int = 2) -> Place:
+def make_place(cluster: Cluster, folder: Path, model: str, settings: tuple[str, ...] = (), *, gpus: int = 2) -> Place:
     """A fresh namespace and folder. Skips where the project's images or a store are missing."""
     if not cluster.store or {"train", "merge", "convert"} - set(cluster.images):
         pytest.skip("needs the project's images (tools/test-images.sh) and a store")
     namespace = f"ops-{uuid.uuid4().hex[:8]}"
-    place = Place(cluster, namespace, folder, model)
+    place = Place(cluster, namespace, folder, model, settings)
     cluster.kubectl("apply", "-f", "-", text=_overlay(cluster, namespace, folder, gpus))
     cluster.kubectl("label", "namespace", namespace, TESTS_LABEL)
     put_secret(place, cluster.store.keys)

@@ -59,11 +59,10 @@ def test_training_is_not_touched_when_all_around_it_ends(place: Place) -> None:
 def test_a_curve_that_was_interrupted_is_the_curve(place: Place, finished: tuple[Place, str]) -> None:
     """The same training, once with its pod deleted: the same adapter, bit for bit."""
     whole, other = finished
-    run = place.submit()
+    run = place.submit(*whole.settings)
     place.training(run, step=6)
     FAULTS["delete_pod"](place, run, "train")
-    place.succeeded(run)
-    assert place.stage(run, "train")["metrics"]["resumed_from_step"] >= 6
+    assert place.done(run, "train")["metrics"]["resumed_from_step"] >= 6
     assert run == other  # the same inputs are the same run, here in two places
 
     def adapter(where: Place) -> str:

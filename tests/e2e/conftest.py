@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.tiny_model import make as make_model
+
 ROOT = Path(__file__).resolve().parents[2]
 # Four steps teach no model where to stop, so that gate is opened.
 QUICK = (
@@ -71,6 +73,13 @@ def new_shell(folder: Path, sample: Path) -> Shell:
 def shell(tmp_path: Path, sample: Path) -> Shell:
     """A fresh folder."""
     return new_shell(tmp_path, sample)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The first arguments of a run of the cluster tests' tiny profile, here on this machine: half a minute."""
+    uri = make_model(tmp_path_factory.mktemp("tiny") / "model").as_uri()
+    return ["submit", f"--profile={ROOT / 'tests/cluster/tiny.yaml'}", "--backend=local", f"--set=model.uri={uri}"]
 
 
 def quick_submit(*more: str) -> list[str]:

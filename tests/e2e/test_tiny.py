@@ -14,19 +14,14 @@ from halops.plan import fast_steps
 from halops.runstate import find_run, load_spec
 from halops.store.table import open_store
 from tests.cluster.tiny_model import make
-from tests.e2e.conftest import ROOT, Shell
+from tests.e2e.conftest import Shell
 
 pytestmark = pytest.mark.slow
-TINY = str(ROOT / "tests" / "cluster" / "tiny.yaml")
 
 
-def test_the_whole_chain_one_rung_down(shell: Shell, tmp_path: Path):
-    uri = make(tmp_path / "models" / "tiny").as_uri()
-    sets = [f"model.uri={uri}", "training.max_steps=6"]
-    done = shell.run(
-        "submit", "--profile", TINY, "--backend", "local", "--wait", *(word for one in sets for word in ("--set", one)),
-        env=os.environ | {"HALOPS_TEST_FAULT": "cuda_oom:0", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def test_the_whole_chain_one_rung_down(shell: Shell, tiny: list[str]):
+    planted = os.environ | {"HALOPS_TEST_FAULT": "cuda_oom:0", "OMP_NUM_THREADS": "1"}
+    done = shell.run(*tiny, "--wait", "--set=training.max_steps=6", env=planted)
     assert "train    ended with 44; trying again in 0 s" in done.stderr
     assert done.stderr.count("trying again") == 1
     status = shell.json("status")

@@ -11,6 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,13 +95,12 @@ def test_stopped_while_storing(s3_http: S3Server, smollm2: Path, tmp_path: Path,
     bench = make_bench(s3_http, smollm2, tmp_path)
     child = bench.start("base")
     deadline = time.monotonic() + 120
-    client = s3_http.client()  # made once: on a busy machine the upload is soon over
-    while not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads") and time.monotonic() < deadline:
+    client = s3_http.client()
+    while not stopped_in_upload(child, client):
         assert child.poll() is None, child.communicate()
-    s3_http.process.send_signal(signal.SIGSTOP)  # the upload can't end before the signal is there
+        assert time.monotonic() < deadline
     child.send_signal(number)
-    time.sleep(0.5)
-    s3_http.process.send_signal(signal.SIGCONT)
+    child.send_signal(signal.SIGCONT)
     _, err = child.communicate(timeout=120)
     assert child.returncode == (75 if number == signal.SIGTERM else -9), err
     assert bool(s3_http.pending()) == (number == signal.SIGKILL)
@@ -114,6 +114,18 @@ def test_stopped_while_storing(s3_http: S3Server, smollm2: Path, tmp_path: Path,
     assert s3_http.pending() == []
     stored = {key for key in bench.store.list(bench.prefix) if "/attempts/" in key}
     assert stored == {entry.key for entry in manifest.files}
+
+
+def stopped_in_upload(child: subprocess.Popen[str], client: Any) -> bool:
+    """Stop the child; whether an upload has begun and isn't half done. If not, it goes on."""
+    child.send_signal(signal.SIGSTOP)
+    for upload in client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
+        parts = client.list_parts(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"]).get("Parts", [])
+        if sum(part["Size"] for part in parts) < 135e6:
+            return True
+    child.send_signal(signal.SIGCONT)
+    time.sleep(0.02)
+    return False
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "swap", "manifest"])

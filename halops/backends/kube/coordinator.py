@@ -48,7 +48,7 @@ from halops.stages.inputs import current_manifest, pinned_inputs
 from halops.store.base import Store
 from halops.store.table import open_store
 
-TICK_SECONDS = 2.0
+TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 300.0  # with an API server that is down; then the pod ends, and its Job starts another
 
 
