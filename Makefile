@@ -41,12 +41,13 @@ demo: .venv/demo ## Fine-tune, verify and serve a real small model, and show wha
 	@tools/demo.sh
 
 # Fast tests first, each test once. Every worker has one thread: on two cores two workers are faster than two threads.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --cov=halops --cov-append
+# Files go to the workers in this order, those that take longest first, so that neither waits for the other in the end.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	--cov=halops --cov-append --cov-report= tests/e2e tests/stages tests/unit tests/report
 test: setup-test ## Set up what is needed and run every test, with coverage
 	rm -f .coverage .coverage.*
-	$(PYTEST) tests/unit tests/report -m "not slow" --cov-report=
-	$(PYTEST) tests/unit tests/report -m slow --cov-report=
-	$(PYTEST) tests/stages tests/e2e --durations=15 --cov-report=
+	$(PYTEST) -m "not slow"
+	$(PYTEST) -m slow --durations=15
 	$(MAKE) --no-print-directory test-cluster
 	$(BIN)/coverage report --skip-covered --fail-under=90
 

@@ -107,14 +107,14 @@ def as_pod(job: Object) -> Object:
 
 
 def _rules() -> list[Object]:
-    """DESIGN's exit codes: what can't mend itself fails at once; disruptions never count; a kill is looked into."""
+    """The README's exit codes: what can't mend itself fails at once; disruptions never count; a kill is looked into."""
 
     def fail(*codes: int) -> Object:
         codes_rule = {"containerName": names.CONTAINER, "operator": "In", "values": list(codes)}
         return {"action": "FailJob", "onExitCodes": codes_rule}
 
     disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return [fail(42, 43, 44), disrupted, fail(137)]
+    return [fail(7, 42, 43, 44), disrupted, fail(137)]
 
 
 def _spread(job: Object, spec: RunSpec) -> None:

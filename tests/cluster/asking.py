@@ -11,6 +11,7 @@ import http.client
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 
 CLIENTS = 16
@@ -43,7 +44,7 @@ def ask(connection: http.client.HTTPConnection, key: str, number: int) -> str | 
         text = answer.read()
     except Exception as error:
         connection.close()
-        return repr(error)
+        return f"{time.strftime('%H:%M:%S')} {error!r}"
     return None if answer.status == 200 and b'"chat.completion"' in text else f"{answer.status} {text[:200]!r}"
 
 

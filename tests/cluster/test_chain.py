@@ -94,10 +94,12 @@ def test_cancel_saves_a_checkpoint_and_resume_goes_on_from_it(place: Place) -> N
     assert place.objects("pods", run, "train") == []
     saved = place.newest_checkpoint(run)
     place.halops("resume", run)
-    resumed = place.done(run, "train")["metrics"]["resumed_from_step"]
+    train = place.until(run, lambda status: status["stages"][2]["state"] == "succeeded")["stages"][2]
+    resumed = train["metrics"]["resumed_from_step"]
     assert resumed == saved
     assert resumed > 3 or saved % 3  # SIGTERM made one of its own, or the last regular one was later
     assert len(place.objects("jobs", run, "train")) == 1
+    place.halops("cancel", run)
 
 
 def test_delete_leaves_nothing(place: Place) -> None:

@@ -22,9 +22,10 @@ def history(place: Place, run: str) -> list[float]:
 def test_two_pods_train_as_one(place: Place, finished: tuple[Place, str]) -> None:
     whole, other = finished
     run = place.submit(cluster__nodes=2)
-    place.done(run, "train")
+    place.until(run, lambda status: status["stages"][2]["state"] == "succeeded")
     job = place.objects("jobs", run, "train")[0]
     assert (job["spec"]["completionMode"], job["spec"]["completions"]) == ("Indexed", 2)
     assert job["status"]["succeeded"] == 2
+    place.halops("cancel", run)
     together, alone = history(place, run), history(whole, other)
     assert together == pytest.approx(alone, rel=1e-4)

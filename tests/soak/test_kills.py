@@ -15,19 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.tiny_model import make
-from tests.e2e.conftest import Shell, new_shell, sample
+from tests.e2e.conftest import Shell, new_shell, sample, tiny
 from tests.e2e.test_faults import stage_pid
-from tests.e2e.test_tiny import TINY
 
-__all__ = ["sample"]
+__all__ = ["sample", "tiny"]
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("HALOPS_SOAK_KILLS") or 20)
 SEED = int(os.environ.get("HALOPS_SOAK_SEED") or 1)
 HARNESS = b"halops.stages.harness"  # its next word is the stage
-LONGEST_WAIT = 20.0  # seconds before a kill; the whole run takes about half a minute
+LONGEST_WAIT = 40.0  # seconds before a kill: twice what training takes, so that later stages are hit as well
 
 
 def digests(shell: Shell) -> dict[str, str]:
@@ -53,9 +51,8 @@ def killed_in(shell: Shell, process: subprocess.Popen[str], hit_stage: bool) -> 
     return words[place].decode() if place else "between stages"
 
 
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path, sample: Path) -> None:
-    uri = make(tmp_path / "models" / "tiny").as_uri()
-    words = ("submit", "--profile", TINY, "--backend", "local", "--wait", "--set", f"model.uri={uri}")
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path, sample: Path, tiny: list[str]) -> None:
+    words = (*tiny, "--wait")
     alone, killed = (new_shell(tmp_path / name, sample) for name in ("alone", "killed"))
     alone.run(*words)
     expected, dice, struck, rounds = digests(alone), random.Random(SEED), Counter[str](), 0

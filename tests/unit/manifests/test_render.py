@@ -133,7 +133,7 @@ def test_only_training_has_the_gpu_and_it_is_chosen_by_memory():
 def test_exit_codes_decide_what_a_job_does():
     rules = rendered()[1].stages["train"]["spec"]["podFailurePolicy"]["rules"]
     assert [rule["action"] for rule in rules] == ["FailJob", "Ignore", "FailJob"]
-    assert rules[0]["onExitCodes"]["values"] == [42, 43, 44]
+    assert rules[0]["onExitCodes"]["values"] == [7, 42, 43, 44]
     assert rules[1]["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert rules[2]["onExitCodes"]["values"] == [137]
 
