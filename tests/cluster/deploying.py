@@ -18,7 +18,7 @@ VALUES = {
     "networkPolicy": {"callers": [{"podSelector": {"matchLabels": CLIENT}}, NODES]},
     "cache": {"size": "1Gi"},
     "nodeSelector": ON_CPU_NODE["nodeSelector"],
-    "drain": {"settleSeconds": 3, "timeoutSeconds": 60},
+    "drain": {"settleSeconds": 10, "timeoutSeconds": 60},  # the successor is ready by then, on a busy machine too
     "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
     "server": {"parallel": 2, "threads": 2},
     "fetch": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}},

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.cluster.place import Place
+from tests.cluster.pods import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +24,9 @@ def test_two_pods_train_as_one(place: Place, finished: tuple[Place, str]) -> Non
     whole, other = finished
     run = place.submit(cluster__nodes=2)
     place.until(run, lambda status: status["stages"][2]["state"] == "succeeded")
+    eventually(lambda: place.objects("jobs", run, "train")[0]["status"].get("succeeded") == 2)
     job = place.objects("jobs", run, "train")[0]
     assert (job["spec"]["completionMode"], job["spec"]["completions"]) == ("Indexed", 2)
-    assert job["status"]["succeeded"] == 2
     place.halops("cancel", run)
     together, alone = history(place, run), history(whole, other)
     assert together == pytest.approx(alone, rel=1e-4)

@@ -171,6 +171,15 @@ def test_a_drain_waits_for_services_first(fake: Fake, folder: Path) -> None:
     assert seconds(folder, fake.port, "2", "30") >= 2
 
 
+def test_a_drain_begins_anew_with_each_client_that_comes(fake: Fake, folder: Path) -> None:
+    def visit() -> None:
+        with connected(fake.port):
+            time.sleep(1.5)
+
+    threading.Timer(2, visit).start()
+    assert seconds(folder, fake.port, "3", "30") >= 5
+
+
 def test_a_drain_waits_for_a_client(fake: Fake, folder: Path) -> None:
     fake.working = 1
     with connected(fake.port):
