@@ -17,6 +17,7 @@
   (ternary "--cont-batching" "--no-cont-batching" $s.contBatching)
   (ternary "--cache-prompt" "--no-cache-prompt" $s.cachePrompt)
   "--timeout" (int $s.timeoutSeconds)
+  "--threads-http" (int $s.httpThreads)
   "--jinja" -}}
 {{- if ne $s.chatTemplate "model" -}}
 {{- $args = concat $args (list "--chat-template" $s.chatTemplate) -}}

@@ -17,7 +17,7 @@ from tests.helm import CHART, rendered, server_of
 # Where a pod differs from a laptop, or the chart says what the other leaves to llama-server's default.
 OWN = {"--model", "--alias", "--host", "--port", "--api-key-file", "--log-file", "--verbosity", "--metrics", "--device",
        "--no-cors-credentials", "--batch-size", "--ubatch-size", "--cache-type-k", "--cache-type-v", "--cache-prompt",
-       "--lora", "--lora-scaled", "--timeout"}  # fmt: skip
+       "--lora", "--lora-scaled", "--threads-http", "--timeout"}  # fmt: skip
 
 
 def flags(argv: list[str]) -> dict[str, str]:
