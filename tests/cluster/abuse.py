@@ -9,6 +9,7 @@ import contextlib
 import json
 import socket
 import sys
+import time
 from http.client import HTTPConnection
 from typing import Any
 
@@ -62,8 +63,9 @@ def half_open(host: str, key: str) -> dict[str, Any]:
     for number in range(HALF_OPEN):
         halves.append(socket.create_connection((host, 80), timeout=10))
         halves[-1].sendall(head.encode() if number % 2 else b"POST /v1/chat")
+    began = time.monotonic()
     try:
-        return ask(host, key, chat("ping"))
+        return ask(host, key, chat("ping")) | {"seconds": time.monotonic() - began}
     finally:
         for one in halves:
             one.close()

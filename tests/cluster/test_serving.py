@@ -164,6 +164,7 @@ def test_what_a_client_may_send_and_the_server_answers_on(place: Serving) -> Non
         "at first": 200, "wrong key": 401, "too long": 400, "malformed": 500, "no messages": 400,
         "100 MB, wrong key": 401, "100 MB": 413, "4 MB": 400, "half-open": 200, "at last": 200,
     }, found  # fmt: skip
+    assert found["half-open"]["seconds"] < 30  # they would be given up after 60
     assert "exceed_context_size_error" in found["too long"]["text"]
     assert {item["afterwards"] for item in found.values() if "afterwards" in item} == {200}
     assert place.pod("ops") == pod
