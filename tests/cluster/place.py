@@ -88,12 +88,15 @@ class Place:
         """Wait for success."""
         return self.until(run, lambda status: status["state"] == "succeeded", seconds)
 
-    def done(self, run: str, stage: str, seconds: float = 300) -> Any:
+    def reached(self, run: str, stage: str, seconds: float = 300) -> Any:
+        """Wait until one stage has succeeded. The stage."""
+        return stage_of(self.until(run, lambda status: stage_of(status, stage)["state"] == "succeeded", seconds), stage)
+
+    def done(self, run: str, stage: str) -> Any:
         """Wait until one stage has succeeded, then stop the run: what comes after it is for other tests. The stage."""
-        status = self.until(run, lambda status: stage_of(status, stage)["state"] == "succeeded", seconds)
-        if status["state"] not in DONE:
-            self.halops("cancel", run)
-        return stage_of(status, stage)
+        found = self.reached(run, stage)
+        self.halops("cancel", run)
+        return found
 
     def failed(self, run: str, seconds: float = 180) -> Any:
         """Wait for failure."""

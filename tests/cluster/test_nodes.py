@@ -23,7 +23,7 @@ def history(place: Place, run: str) -> list[float]:
 def test_two_pods_train_as_one(place: Place, finished: tuple[Place, str]) -> None:
     whole, other = finished
     run = place.submit(cluster__nodes=2)
-    place.until(run, lambda status: status["stages"][2]["state"] == "succeeded")
+    place.reached(run, "train")
     eventually(lambda: place.objects("jobs", run, "train")[0]["status"].get("succeeded") == 2)
     job = place.objects("jobs", run, "train")[0]
     assert (job["spec"]["completionMode"], job["spec"]["completions"]) == ("Indexed", 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -35,9 +35,8 @@ def reader(*answers: RunStatus | TransientError) -> Callable[[], RunStatus]:
 
 
 @pytest.fixture(autouse=True)
-def without_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
-    return
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled", "pending"])
