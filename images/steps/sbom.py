@@ -39,6 +39,7 @@ def llama_cpp(receipt):
     purl = f"pkg:github/ggml-org/llama.cpp@{built['commit']}"
     properties = [{"name": "halops:cmake", "value": flag} for flag in built["flags"]]
     properties.append({"name": "halops:sdist-sha256", "value": built["sdist_sha256"]})
+    properties += [{"name": "halops:patch", "value": name} for name in built["patches"]]
     return {"type": "application", "bom-ref": purl, "name": "llama.cpp", "version": built["commit"], "purl": purl,
             "licenses": [{"license": {"id": "MIT"}}], "properties": properties}  # fmt: skip
 

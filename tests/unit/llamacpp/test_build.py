@@ -22,7 +22,8 @@ def test_missing_tools_are_all_named_with_the_command(tmp_path: Path, monkeypatc
     with pytest.raises(HostError) as caught:
         build.preflight(tmp_path, Flavour(cuda=True))
     text = str(caught.value)
-    for tool in ("cmake", "a C++ compiler", "ninja or make", "nvcc", "apt-get install -y build-essential cmake"):
+    command = "apt-get install -y build-essential cmake"
+    for tool in ("cmake", "a C++ compiler", "ninja or make", "patch", "nvcc", command):
         assert tool in text
 
 
@@ -67,6 +68,14 @@ def test_an_archive_of_other_bytes_is_refused_and_removed(tmp_path: Path) -> Non
     with pytest.raises(IntegrityError, match=LLAMA_CPP.sha256):
         build._fetch(tmp_path, Progress())
     assert not (tmp_path / "source.tar.gz").exists()
+
+
+def test_sources_that_a_patch_does_not_fit_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _archive(tmp_path / "source.tar.gz", [f"{LLAMA_CPP.inside}/common/sampling.cpp"])
+    monkeypatch.setattr(build, "sha256_file", lambda path: LLAMA_CPP.sha256)
+    with pytest.raises(StageError, match=r"applying top-k\.patch"):
+        build._fetch(tmp_path, Progress())
+    assert not (tmp_path / "source").exists()
 
 
 def _archive(path: Path, names: list[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from halops.errors import HostError
+from halops.llamacpp import toolchain
 from halops.llamacpp.toolchain import FOLDERS, LLAMA_CPP, SCRIPTS, Flavour, Toolchain, find, folder, identity
 
 
@@ -23,6 +24,14 @@ def test_identity_names_commit_and_flags() -> None:
 )
 def test_each_flavour_has_its_own_identity(other: Flavour) -> None:
     assert identity(other) != identity(Flavour(machine="x86_64"))
+
+
+def test_a_changed_patch_is_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity()
+    changed = tmp_path / "top-k.patch"
+    changed.write_bytes(toolchain.PATCHES[0].read_bytes() + b"\n")
+    monkeypatch.setattr(toolchain, "PATCHES", (changed,))
+    assert identity() != before
 
 
 def test_no_build_is_tuned_to_the_host() -> None:
