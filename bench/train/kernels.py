@@ -57,13 +57,17 @@ def references(dtype: torch.dtype) -> dict[str, float]:
     found = {}
     x, weight, grad, past = draw(64, HIDDEN), draw(HIDDEN), draw(64, HIDDEN), draw(64, HIDDEN)
     found["rms_norm"] = both(lambda a, w: rms_norm(a, w, 1e-6, a.new_empty(64, HIDDEN + 16)[:, :HIDDEN]), x, weight)
-    found["rms_norm backward"] = both(lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3]), grad, x, weight, past)
+    found["rms_norm backward"] = both(
+        lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3], torch.empty_like(a[1])), grad, x, weight, past
+    )
     wide = draw(64, 2 * INNER)
     found["swiglu"] = both(lambda a: swiglu.swiglu(a, a.new_empty(64, INNER + 16)[:, :INNER]), wide)
-    found["swiglu backward"] = both(swiglu.swiglu_backward_, draw(64, INNER), wide)
+    found["swiglu backward"] = both(
+        lambda g, m: torch.cat([swiglu.swiglu_backward_(g, m), m], 1), draw(64, INNER), wide
+    )
     angle = torch.randn(64, 64, device="cuda")
     tables = [torch.cat([item, item], 1).to(dtype) for item in (angle.cos(), angle.sin())]
-    found["rotary"] = both(lambda m, c, s: rotary.rotate_(m, c, s, 32), draw(64, 36 * 128), *tables)
+    found["rotary"] = both(lambda h, c, s: rotary.rotate(h, c, s, torch.empty_like(h)), draw(64, 32, 128), *tables)
     once = dropout.drop(x, 0.3, 7)
     assert torch.equal(once, dropout.drop(x, 0.3, 7))
     assert abs((once != 0).float().mean().item() - 0.7) < 0.01

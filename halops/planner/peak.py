@@ -107,7 +107,8 @@ def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element
     """What waits for the backward pass: each layer's input, and of those not checkpointed what they computed."""
     tokens, layers = settings.token_budget, dims.num_hidden_layers
     one = tokens * wide.hidden * element
-    whole = tokens * (wide.qkv + wide.attention + wide.hidden + 2 * wide.inner + wide.extra) * element
+    rooms = 3 * wide.extra  # behind gate and up, and what the adapters of seven projections saw
+    whole = tokens * (wide.qkv + wide.attention + wide.hidden + 2 * wide.inner + rooms) * element
     whole += 4 * tokens * dims.num_attention_heads  # log-sum-exp of the scores
     kept = (layers + 1) * one + (layers - settings.checkpointed_layers) * whole
     if settings.offload_activations:
@@ -139,7 +140,7 @@ def _one_layer(
     attended += small if again else 0
     buffers = 0 if resident else (wide.wide + wide.narrow) * element
     both = 2 * wide.inner if again else 0
-    mlp = part * (both + 2 * wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
+    mlp = part * (both + wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
     through = 2 * tokens * wide.hidden * element
     sums = 4 * trainable // dims.num_hidden_layers
     # Flash attention accumulates dq in fp32, and spreads dk and dv over all heads before it adds them up.

@@ -18,7 +18,7 @@ from halops.train import attention
 from halops.train.fused.dropout import draw_seeds
 from halops.train.fused.projection import Group
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
-from halops.train.fused.rotary import rotate_
+from halops.train.fused.rotary import rotate
 from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
 
@@ -75,9 +75,17 @@ class Attended(NamedTuple):
 
     qkv: Tensor
     out: Tensor
-    kept: tuple[Tensor, ...]
+    seen: tuple[Tensor, ...]  # what the adapters of qkv and out made of their inputs, where a backward pass follows
     after: Tensor  # the residual after attention
+    kept: tuple[Tensor, ...]
     matrices: tuple[Tensor, Tensor] | None = None  # of qkv and out, where the same pass goes on to use them
+
+
+class Inner(NamedTuple):
+    """What a chunk of the MLP leaves for the backward pass."""
+
+    both: Tensor  # gate and up side by side, with room behind
+    seen: tuple[Tensor, Tensor]  # what the adapters of gate and up, and of down, made of their inputs
 
 
 def decoder_layer(x: Tensor, layer: Layer, rows: Rows, dropping: bool) -> Tensor:
@@ -95,11 +103,12 @@ class DecoderLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, *adapters: Tensor) -> Tensor:
-        attended = _attend(x, layer, rows, seeds)
-        inner: list[Tensor] = []
-        made = torch.empty_like(x)
-        _mlp(attended.after, layer, seeds, made, inner)
-        kept = (attended.qkv, attended.out, *attended.kept, attended.after, *inner) if layer.keep else ()
+        attended = _attend(x, layer, rows, seeds, layer.keep)
+        made, inner = _mlp(attended.after, layer, seeds)
+        kept: tuple[Tensor, ...] = ()
+        if layer.keep:
+            chunks = [item for one in inner for item in (one.both, *one.seen)]
+            kept = (*chunks, attended.qkv, attended.out, *attended.seen, attended.after, *attended.kept)
         ctx.save_for_backward(x, *kept)
         ctx.layer, ctx.rows, ctx.seeds = layer, rows, seeds
         return made
@@ -108,15 +117,18 @@ class DecoderLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer, rows, seeds = ctx.layer, ctx.rows, ctx.seeds
         x, *kept = ctx.saved_tensors
-        count = len(seeds.chunks)
         if layer.keep:
-            attended = Attended(kept[0], kept[1], tuple(kept[2 : -1 - count]), kept[-1 - count])
-            inner = kept[-count:]
+            chunks = [kept[at : at + 3] for at in range(0, 3 * len(seeds.chunks), 3)]
+            inner = [Inner(both, (up, down)) for both, up, down in chunks]
+            qkv, out, *seen, after = kept[3 * len(chunks) :][:5]
+            attended = Attended(qkv, out, tuple(seen), after, tuple(kept[3 * len(chunks) + 5 :]))
+            del chunks
         else:
-            attended, inner = _attend(x, layer, rows, seeds), []
+            attended, inner = _attend(x, layer, rows, seeds, True), []
+        del kept
         grads: list[list[Tensor | None]] = [[None] * len(group.adapters) for group in layer.groups]
-        grad = _mlp_backward(grad.contiguous(), attended.after, layer, seeds, inner, grads)
-        made = _attend_backward(grad, x, attended, layer, rows, seeds, grads, ctx.needs_input_grad[0])
+        outer = _mlp_backward(grad.contiguous(), attended.after, layer, seeds, inner, grads)
+        made = _attend_backward(outer, x, attended, layer, rows, seeds, grads, ctx.needs_input_grad[0])
         found = [item for group in grads for item in group]
         given = [
             None if item is None else item.to(adapter.dtype)
@@ -125,27 +137,35 @@ class DecoderLayer(torch.autograd.Function):
         return made, None, None, None, *given
 
 
-def _attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds) -> Attended:
+def _attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, learning: bool) -> Attended:
+    """The layer's first half; `learning`: for a backward pass."""
     first, second = layer.qkv.matrix(), layer.out.matrix()
-    qkv = layer.qkv.forward(_normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv), first)
-    rotate_(qkv, rows.cos, rows.sin, layer.heads + layer.kv_heads)
-    out, kept = attention.forward(*_heads(qkv, layer), rows.bounds, rows.longest, layer.scaling)
-    after = layer.out.forward(_joined(out, layer.out, second, seeds.out), second, add=x)
-    return Attended(qkv, out, kept, after, (first, second))
+    given = _normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv)
+    qkv = layer.qkv.forward(given, first)
+    seen = [_seen(given, layer.qkv)] if learning else []
+    del given
+    query, key, value = _heads(qkv, layer)
+    for heads in (query, key):
+        rotate(heads, rows.cos, rows.sin, heads)
+    out, kept = attention.forward(query, key, value, rows.bounds, rows.longest, layer.scaling)
+    given = layer.out.input(len(out), out)
+    given[:, : layer.out.columns] = out.flatten(1)
+    layer.out.adapt(given[:, : layer.out.columns], second, seeds.out, given[:, layer.out.columns :])
+    after = layer.out.forward(given, second, add=x)
+    seen += [_seen(given, layer.out)] if learning else []
+    return Attended(qkv, out, tuple(seen), after, kept, (first, second))
+
+
+def _seen(filled: Tensor, group: Group) -> Tensor:
+    """What the adapters made of a filled input, without holding on to the input."""
+    return filled[:, group.columns :].clone()
 
 
 def _normed(x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
+    """x after its norm, as a filled input."""
     made = group.input(len(x), x)
-    rms_norm(x, weight, eps, made[:, : group.columns])
-    group.adapt(made, matrix, seeds)
-    return made
-
-
-def _joined(out: Tensor, group: Group, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
-    """The heads' outputs side by side, as input of the output projection."""
-    made = group.input(len(out), out)
-    made[:, : group.columns] = out.flatten(1)
-    group.adapt(made, matrix, seeds)
+    inner = made[:, : group.columns]
+    group.adapt(rms_norm(x, weight, eps, inner), matrix, seeds, made[:, group.columns :])
     return made
 
 
@@ -164,69 +184,80 @@ def _gate_up(x: Tensor, layer: Layer, matrix: Tensor, seeds: Sequence[int]) -> t
     return given, both
 
 
-def _product(both: Tensor, layer: Layer, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
-    made = layer.down.input(len(both), both)
-    swiglu(both[:, : layer.gate_up.rows], made[:, : layer.down.columns])
-    layer.down.adapt(made, matrix, seeds)
-    return made
-
-
-def _mlp(x: Tensor, layer: Layer, seeds: Seeds, made: Tensor, inner: list[Tensor]) -> None:
+def _mlp(x: Tensor, layer: Layer, seeds: Seeds) -> tuple[Tensor, list[Inner]]:
+    """With the residual; and what each chunk leaves, if the layer keeps it."""
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
+    made, inner = torch.empty_like(x), []
     for part, (first, second) in _parts(layer, len(x), seeds):
-        both = _gate_up(x[part], layer, wide, first)[1]
-        layer.down.forward(_product(both, layer, narrow, second), narrow, add=x[part], out=made[part])
+        given, both = _gate_up(x[part], layer, wide, first)
+        product = layer.down.input(len(both), both)
+        swiglu(both[:, : layer.gate_up.rows], product[:, : layer.down.columns])
+        layer.down.adapt(product[:, : layer.down.columns], narrow, second, product[:, layer.down.columns :])
+        layer.down.forward(product, narrow, add=x[part], out=made[part])
         if layer.keep:
-            inner.append(both)
+            inner.append(Inner(both, (_seen(given, layer.gate_up), _seen(product, layer.down))))
+        del given, both, product  # before the next ones are made
+    return made, inner
 
 
 def _mlp_backward(
-    grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, inner: Sequence[Tensor], grads: list[list[Tensor | None]]
+    grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, inner: Sequence[Inner], grads: list[list[Tensor | None]]
 ) -> Tensor:
+    """The gradient in the residual after attention, [T, H + room]: as `layer.out` takes it."""
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
     upper, lower = grads[2:]
-    made = torch.empty_like(grad)
+    made = layer.out.output(len(grad), grad)
     for index, (part, (first, second)) in enumerate(_parts(layer, len(x), seeds)):
-        given, both = _gate_up(x[part], layer, wide, first) if not inner else (None, inner[index])
+        kept = inner[index] if inner else None
+        given, both = (None, kept.both) if kept else _gate_up(x[part], layer, wide, first)
         outer = layer.down.output(len(both), grad)
         outer[:, : layer.down.rows] = grad[part]
-        in_product = layer.down.backward(outer, _product(both, layer, narrow, second), narrow, second, lower)
-        del outer
-        swiglu_backward_(in_product, both[:, : layer.gate_up.rows])
-        del in_product
+        layer.down.fill(outer, narrow)
+        product = swiglu_backward_(layer.down.backward(outer, narrow, second), both[:, : layer.gate_up.rows])
+        room = product.new_empty(len(product), layer.down.extra)
+        seen = kept.seen[1] if kept else layer.down.adapt(product, narrow, second, room)
+        layer.down.learn(outer, product, seen, second, lower)
+        del outer, product, room, seen
+        layer.gate_up.fill(both, wide)
+        in_norm = layer.gate_up.backward(both, wide, first)
         if given is None:
-            given = _normed(x[part], layer.gate_up, layer.second_norm, layer.eps, wide, first)
-        in_norm = layer.gate_up.backward(both, given, wide, first, upper)
-        del both, given
-        made[part] = rms_norm_backward(in_norm, x[part], layer.second_norm, layer.eps, grad[part])
+            given = rms_norm(x[part], layer.second_norm, layer.eps, torch.empty_like(x[part]))
+        seen = kept.seen[0] if kept else given[:, layer.gate_up.columns :]
+        layer.gate_up.learn(both, given[:, : layer.gate_up.columns], seen, first, upper)
+        del both, given, seen, kept
+        target = made[part, : layer.out.rows]
+        rms_norm_backward(in_norm, x[part], layer.second_norm, layer.eps, grad[part], target)
     return made
 
 
 def _attend_backward(
-    grad: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds,
+    outer: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds,
     found: list[list[Tensor | None]], wanted: bool,
 ) -> Tensor | None:  # fmt: skip
     first, second = attended.matrices or (layer.qkv.matrix(), layer.out.matrix())
-    outer = layer.out.output(len(x), grad)
-    outer[:, : layer.out.rows] = grad
-    given = _joined(attended.out, layer.out, second, seeds.out)
-    in_out = layer.out.backward(outer, given, second, seeds.out, found[1])
-    del outer, given
-    grads = attention.backward(
+    layer.out.fill(outer, second)
+    layer.out.learn(outer, attended.out.flatten(1), attended.seen[1], seeds.out, found[1])
+    in_out = layer.out.backward(outer, second, seeds.out)
+    query, key, value = attention.backward(
         in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
         rows.longest, layer.scaling,
     )  # fmt: skip
+    del in_out
     in_qkv = layer.qkv.output(len(x), x)
-    for target, part in zip(_heads(in_qkv, layer), grads, strict=True):
-        target.copy_(part)
-    del grads, in_out
-    rotate_(in_qkv, rows.cos, rows.sin, layer.heads + layer.kv_heads, backward=True)
-    given = _normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv)
+    targets = _heads(in_qkv, layer)
+    rotate(query, rows.cos, rows.sin, targets[0], backward=True)
+    rotate(key, rows.cos, rows.sin, targets[1], backward=True)
+    targets[2].copy_(value)
+    del query, key, value
+    layer.qkv.fill(in_qkv, first)
+    given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))
+    layer.qkv.learn(in_qkv, given, attended.seen[0], seeds.qkv, found[0])
+    del given
     if not wanted:
-        layer.qkv.learn(in_qkv, given, first, seeds.qkv, found[0])
         return None
-    in_norm = layer.qkv.backward(in_qkv, given, first, seeds.qkv, found[0])
-    return rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, grad)
+    in_norm = layer.qkv.backward(in_qkv, first, seeds.qkv)
+    past = outer[:, : layer.out.rows]
+    return rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, past, torch.empty_like(x))
 
 
 def _parts(layer: Layer, tokens: int, seeds: Seeds) -> Iterator[tuple[slice, tuple[list[int], list[int]]]]:

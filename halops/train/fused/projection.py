@@ -103,20 +103,19 @@ class Group:
         """A gradient to fill: g [T, O] in the first columns, room for s B^T g behind."""
         return torch.empty(tokens, self.rows + self.extra, dtype=like.dtype, device=like.device)
 
-    def adapt(self, x: Tensor, matrix: Tensor, seeds: Sequence[int]) -> None:
-        """Fill an input's room with A x, or with A times x after dropout."""
+    def adapt(self, x: Tensor, matrix: Tensor, seeds: Sequence[int], out: Tensor) -> Tensor:
+        """Fill `out`, an input's room or as wide as one, with A x, or with A times x after dropout; x [T, I]."""
         if not self.extra:
-            return
-        inner, outer = x[:, : self.columns], x[:, self.columns :]
+            return out
         if not seeds:
-            torch.mm(inner, matrix[self.rows :, : self.columns].t(), out=outer)
-            return
-        outer.zero_()
+            return torch.mm(x, matrix[self.rows :, : self.columns].t(), out=out)
+        out.zero_()
         rank = 0
         for one, seed in zip(self.projections, seeds, strict=True):
             if one.a is not None:
-                outer[:, rank : rank + one.rank] = drop(inner, one.dropout, seed) @ one.a.t()
+                out[:, rank : rank + one.rank] = drop(x, one.dropout, seed) @ one.a.t()
             rank += one.rank
+        return out
 
     def forward(self, x: Tensor, matrix: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """[T, O]: the product for a filled input, plus the biases, plus `add`."""
@@ -127,24 +126,26 @@ class Group:
             return torch.addmm(self.bias, x, weights, out=out)
         return torch.mm(x, weights, out=out)
 
-    def learn(self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], grads: list[Tensor | None]) -> None:
+    def learn(self, grad: Tensor, x: Tensor, seen: Tensor, seeds: Sequence[int], grads: list[Tensor | None]) -> None:
         """Add the gradients in the adapters to `grads`, in the order of `adapters`.
 
         Args:
-            grad: [T, O + room], its first columns filled; its room is filled with s B^T g.
-            x: the input as it was filled for `forward`.
+            grad: [T, O + room], filled.
+            x: [T, I], the input.
+            seen: [T, room], what `adapt` made of it.
         """
         if self.extra:
-            torch.mm(grad[:, : self.rows], matrix[: self.rows, self.columns :], out=grad[:, self.rows :])
-            for index, found in enumerate(self._adapters_backward(grad, x, seeds)):
+            for index, found in enumerate(self._adapters_backward(grad, x, seen, seeds)):
                 before = grads[index]
                 grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
 
-    def backward(
-        self, grad: Tensor, x: Tensor, matrix: Tensor, seeds: Sequence[int], grads: list[Tensor | None]
-    ) -> Tensor:
-        """`learn`, and the gradient in x [T, I]."""
-        self.learn(grad, x, matrix, seeds, grads)
+    def fill(self, grad: Tensor, matrix: Tensor) -> None:
+        """Fill the room of a gradient [T, O + room] with s B^T g."""
+        if self.extra:
+            torch.mm(grad[:, : self.rows], matrix[: self.rows, self.columns :], out=grad[:, self.rows :])
+
+    def backward(self, grad: Tensor, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The gradient in x [T, I], of a filled one [T, O + room]."""
         if not seeds:
             return grad @ matrix[:, : self.columns]
         made = grad[:, : self.rows] @ matrix[: self.rows, : self.columns]
@@ -155,21 +156,20 @@ class Group:
             rank += one.rank
         return made
 
-    def _adapters_backward(self, grad: Tensor, x: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
+    def _adapters_backward(self, grad: Tensor, x: Tensor, seen: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
         """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; without it, one product for every dA."""
-        inner = x[:, : self.columns]
-        together = None if seeds else grad[:, self.rows :].t() @ inner
+        together = None if seeds else grad[:, self.rows :].t() @ x
         row, rank = 0, 0
         for number, one in enumerate(self.projections):
             if one.a is not None and one.b is not None:
                 ranks = slice(rank, rank + one.rank)
                 if together is None:
-                    yield grad[:, self.rows :][:, ranks].t() @ drop(inner, one.dropout, seeds[number])
+                    yield grad[:, self.rows :][:, ranks].t() @ drop(x, one.dropout, seeds[number])
                 else:
                     yield together[ranks]
                 # With beta 0 the first argument isn't looked at: the factor costs no pass of its own.
-                outer, seen = grad[:, row : row + one.rows].t(), x[:, self.columns :][:, ranks]
-                yield torch.addmm(one.b, outer, seen, beta=0, alpha=one.scale)
+                outer = grad[:, row : row + one.rows].t()
+                yield torch.addmm(one.b, outer, seen[:, ranks], beta=0, alpha=one.scale)
             row, rank = row + one.rows, rank + one.rank
 
 

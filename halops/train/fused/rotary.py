@@ -1,4 +1,4 @@
-"""Rotary positions applied in place to the first heads of a matrix that holds queries, keys and values."""
+"""Rotary positions, applied to heads of queries and keys."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from torch import Tensor
 from halops.train.fused.launch import by_triton
 
 
-def rotate_(matrix: Tensor, cos: Tensor, sin: Tensor, heads: int, backward: bool = False) -> Tensor:
-    """Rotate the first `heads` heads of `matrix` [T, at least heads * D], in place; cos, sin [T, D].
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor, out: Tensor, backward: bool = False) -> Tensor:
+    """Write `heads` [T, N, D], rotated, into `out` [T, N, D], which may be `heads` itself; cos, sin [T, D].
 
-    Both halves of cos and sin are alike, so the gradient is the rotation the other way.
+    Tokens and heads of either may lie further apart. Both halves of cos and sin are alike, so the gradient is the
+    rotation the other way.
 
     Args:
         backward: rotate a gradient back.
     """
-    if matrix.is_meta:
-        return matrix
-    if by_triton(matrix):
+    if heads.is_meta:
+        return out
+    if by_triton(heads):
         from halops.train.fused import rotary_triton
 
-        rotary_triton.rotate(matrix, cos, sin, heads, backward)
-        return matrix
-    width = cos.shape[1]
-    part = matrix[:, : heads * width].view(len(matrix), heads, width)
+        rotary_triton.rotate(heads, cos, sin, out, backward)
+        return out
     by = -sin if backward else sin
-    first, second = part.chunk(2, dim=2)
+    first, second = heads.chunk(2, dim=2)
     turned = torch.cat((-second, first), dim=2)
-    part.copy_(part * cos[:, None] + turned * by[:, None])
-    return matrix
+    return out.copy_(heads * cos[:, None] + turned * by[:, None])

@@ -23,17 +23,22 @@ def swiglu(both: Tensor, out: Tensor) -> Tensor:
 
 
 def swiglu_backward_(grad: Tensor, both: Tensor) -> Tensor:
-    """Turn `both` [T, 2 I] into the gradient in it, in place; grad [T, I] in the product."""
+    """Turn `both` [T, 2 I] into the gradient in it, and `grad` [T, I], that in the product, into the product: returned.
+
+    In one pass: what the adapters' gradients want of the product isn't computed from `both` a second time.
+    """
     if both.is_meta:
-        return both
+        return grad
     if by_triton(both):
         from halops.train.fused import swiglu_triton
 
         swiglu_triton.backward(grad, both)
-        return both
+        return grad
     gate, up = both.chunk(2, dim=1)
     sigmoid = torch.sigmoid(gate)
-    in_gate = grad * up * sigmoid * (1 + gate * (1 - sigmoid))
-    up.copy_(grad * gate * sigmoid)
-    gate.copy_(in_gate)
-    return both
+    silued = gate * sigmoid
+    made, in_up = silued * up, grad * silued
+    gate.copy_(grad * up * sigmoid * (1 + gate * (1 - sigmoid)))
+    up.copy_(in_up)
+    grad.copy_(made)
+    return grad

@@ -32,10 +32,12 @@ def _backward(grad, both, width, grad_stride, both_stride, BLOCK: tl.constexpr):
     up = tl.load(at + width, mask=inside, other=0.0).to(tl.float32)
     outer = tl.load(grad + row * grad_stride + columns, mask=inside, other=0.0).to(tl.float32)
     sigmoid = 1.0 / (1.0 + tl.exp(-gate))
+    silued = gate * sigmoid
     in_gate = outer * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
-    in_up = outer * gate * sigmoid
+    in_up = outer * silued
     tl.store(at, in_gate.to(both.dtype.element_ty), mask=inside)
     tl.store(at + width, in_up.to(both.dtype.element_ty), mask=inside)
+    tl.store(grad + row * grad_stride + columns, (silued * up).to(grad.dtype.element_ty), mask=inside)
 
 
 def forward(both: Any, out: Any) -> None:

@@ -44,20 +44,38 @@ def norms() -> None:
         return rms_norm(x, weight, 1e-6, torch.full((T, H + 8), 9.0, dtype=x.dtype)[:, :H])
 
     both_ways("rms_norm", forward, x, weight)
-    both_ways("rms_norm_backward", lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3]), grad, x, weight, past)
+
+    def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        return rms_norm_backward(grad, x, weight, 1e-6, past, torch.full((T, H + 8), 9.0, dtype=x.dtype)[:, :H])
+
+    both_ways("rms_norm_backward", backward, grad, x, weight, past)
 
 
 def products() -> None:
     matrix = torch.randn(T, 2 * INNER)
     both_ways("swiglu", lambda a: swiglu.swiglu(a, torch.empty(T, INNER + 4, dtype=a.dtype)[:, :INNER]), matrix)
-    both_ways("swiglu_backward_", lambda g, a: swiglu.swiglu_backward_(g, a), torch.randn(T, INNER), matrix)
+
+    def backward(grad: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        product = swiglu.swiglu_backward_(grad, matrix)
+        return torch.cat([matrix, product], dim=1)
+
+    both_ways("swiglu_backward_", backward, torch.randn(T, INNER), matrix)
 
 
 def rotations() -> None:
     angle = torch.randn(T, 4)
     cos, sin = (torch.cat([table, table], dim=1) for table in (angle.cos(), angle.sin()))
     for backward in (False, True):
-        both_ways("rotate_", lambda m, c, s, b=backward: rotary.rotate_(m, c, s, 3, b), torch.randn(T, 5 * 8), cos, sin)
+
+        def alone(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool = backward) -> torch.Tensor:
+            """Into heads that lie elsewhere."""
+            return rotary.rotate(heads, cos, sin, heads.new_full((T, 5, 8), 9.0)[:, 1:4], back)
+
+        def in_place(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool = backward) -> torch.Tensor:
+            return rotary.rotate(heads[:, :3], cos, sin, heads[:, :3], back)
+
+        both_ways("rotate", alone, torch.randn(T, 3, 8), cos, sin)
+        both_ways("rotate in place", in_place, torch.randn(T, 5, 8), cos, sin)
 
 
 def dropped() -> None:
