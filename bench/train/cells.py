@@ -63,6 +63,7 @@ CONTENDERS = {
     "unsloth-4": Contender("unsloth", micro=4),
     "unsloth-packed": Contender("unsloth", packing=True, warm=20),  # its dynamic shapes compile for long
     "unsloth-padding-free": Contender("unsloth", micro=8, padding_free=True, warm=20),
+    "unsloth-4-kept": Contender("unsloth", micro=4, checkpointing=False),
     "unsloth-2-kept": Contender("unsloth", micro=2, checkpointing=False),
     "unsloth-1-kept": Contender("unsloth", micro=1, checkpointing=False),
 }
