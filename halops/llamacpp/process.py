@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from halops.errors import HostError, Interrupted, StageError
+from halops.names import THREADS
 from halops.process import PR_SET_PDEATHSIG
 
 NO_SPACE = "No space left on device"
@@ -54,10 +55,10 @@ def tail(path: Path, lines: int = 12) -> str:
 
 
 def offline_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a converter or a server: no hub, no settings by environment, no spinning threads."""
+    """The environment of a converter or a server: no hub, no settings by environment."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLAMA_ARG_", "LLAMA_API_KEY"))}
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return kept | offline | {"OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"} | dict(extra or {})
+    return kept | offline | THREADS | {"PYTHONUNBUFFERED": "1"} | dict(extra or {})
 
 
 def run(

@@ -22,7 +22,7 @@ CACHES = {
     "TRITON_CACHE_DIR": f"{TMP}/triton",
     "TORCHINDUCTOR_CACHE_DIR": f"{TMP}/inductor",
     "MPLCONFIGDIR": f"{TMP}/matplotlib",
-    "OMP_WAIT_POLICY": "passive",  # spinning threads cost busy cores dearly
+    **names.THREADS,
     "PYTHONUNBUFFERED": "1",
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from halops.llamacpp.ports import free_port
 from halops.llamacpp.toolchain import Toolchain
+from halops.names import THREADS
 from tests.helm import CHART, DIGEST, rendered, server_of
 
 KEY = "sk-real"
@@ -56,7 +57,7 @@ def chart_server(llama_cpp: Toolchain, folder: Path, model: Path) -> Iterator[Se
     arguments = [here.get(word, word) for word in server_of(rendered(settings))["args"]]
     environment = {
         "PATH": os.environ["PATH"], "HALOPS_PORT": str(port), "HALOPS_KEYS": str(folder / "keys"),
-        "HALOPS_LOG": str(folder / "log"), "HALOPS_LAYERS": "0", "OMP_WAIT_POLICY": "passive",
+        "HALOPS_LOG": str(folder / "log"), "HALOPS_LAYERS": "0", **THREADS,
     }  # fmt: skip
     with (folder / "out").open("wb") as out:
         process = subprocess.Popen([llama_cpp.server, *arguments], env=environment, stdout=out, stderr=out)

@@ -21,6 +21,8 @@ from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.fused.rotary import rotate
 from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
+WIDE = "halops_wide"  # on a gradient that a layer hands down: the same memory, with room for an adapter's ranks
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -127,7 +129,7 @@ class DecoderLayer(torch.autograd.Function):
             attended, inner = _attend(x, layer, rows, seeds, True), []
         del kept
         grads: list[list[Tensor | None]] = [[None] * len(group.adapters) for group in layer.groups]
-        outer = _mlp_backward(grad.contiguous(), attended.after, layer, seeds, inner, grads)
+        outer = _mlp_backward(_with_room(grad, layer.down), attended.after, layer, seeds, inner, grads)
         made = _attend_backward(outer, x, attended, layer, rows, seeds, grads, ctx.needs_input_grad[0])
         found = [item for group in grads for item in group]
         given = [
@@ -203,15 +205,14 @@ def _mlp(x: Tensor, layer: Layer, seeds: Seeds) -> tuple[Tensor, list[Inner]]:
 def _mlp_backward(
     grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, inner: Sequence[Inner], grads: list[list[Tensor | None]]
 ) -> Tensor:
-    """The gradient in the residual after attention, [T, H + room]: as `layer.out` takes it."""
+    """The gradient in the residual after attention, [T, H + room], as `layer.out` takes it; `grad` as `layer.down`."""
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
     upper, lower = grads[2:]
     made = layer.out.output(len(grad), grad)
     for index, (part, (first, second)) in enumerate(_parts(layer, len(x), seeds)):
         kept = inner[index] if inner else None
         given, both = (None, kept.both) if kept else _gate_up(x[part], layer, wide, first)
-        outer = layer.down.output(len(both), grad)
-        outer[:, : layer.down.rows] = grad[part]
+        outer = grad[part]
         layer.down.fill(outer, narrow)
         product = swiglu_backward_(layer.down.backward(outer, narrow, second), both[:, : layer.gate_up.rows])
         room = product.new_empty(len(product), layer.down.extra)
@@ -226,7 +227,8 @@ def _mlp_backward(
         layer.gate_up.learn(both, given[:, : layer.gate_up.columns], seen, first, upper)
         del both, given, seen, kept
         target = made[part, : layer.out.rows]
-        rms_norm_backward(in_norm, x[part], layer.second_norm, layer.eps, grad[part], target)
+        past = grad[part, : layer.down.rows]
+        rms_norm_backward(in_norm, x[part], layer.second_norm, layer.eps, past, target)
     return made
 
 
@@ -256,8 +258,20 @@ def _attend_backward(
     if not wanted:
         return None
     in_norm = layer.qkv.backward(in_qkv, first, seeds.qkv)
-    past = outer[:, : layer.out.rows]
-    return rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, past, torch.empty_like(x))
+    wide = layer.down.output(len(x), x)
+    made = wide[:, : layer.down.rows]
+    rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, outer[:, : layer.out.rows], made)
+    setattr(made, WIDE, wide)
+    return made
+
+
+def _with_room(grad: Tensor, group: Group) -> Tensor:
+    """A gradient [T, O] with its room: where the layer above made it so, without a copy."""
+    wide: Tensor | None = getattr(grad, WIDE, None)
+    if wide is None or wide.shape[1] != group.rows + group.extra:
+        wide = group.output(len(grad), grad)
+        wide[:, : group.rows] = grad
+    return wide
 
 
 def _parts(layer: Layer, tokens: int, seeds: Seeds) -> Iterator[tuple[slice, tuple[list[int], list[int]]]]:

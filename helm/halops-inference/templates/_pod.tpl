@@ -74,7 +74,7 @@ spec:
     - {name: http, containerPort: 8080, protocol: TCP}
   env:
     - {name: HOME, value: /tmp}
-    - {name: OMP_WAIT_POLICY, value: passive} # threads that spin cost busy cores dearly
+    - {name: GOMP_SPINCOUNT, value: "10000"} # a thread waits awake for some microseconds, not for milliseconds
     - {name: HALOPS_LAYERS, value: {{ include "halops.expectedLayers" . | quote }}}
   resources:
     {{- $gpus := dict }}

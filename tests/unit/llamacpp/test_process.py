@@ -82,7 +82,7 @@ def test_settings_by_environment_are_kept_out(monkeypatch: pytest.MonkeyPatch) -
     environment = process.offline_environment()
     assert "LLAMA_ARG_CTX_SIZE" not in environment
     assert environment["HF_HUB_OFFLINE"] == "1"
-    assert environment["OMP_WAIT_POLICY"] == "passive"
+    assert environment["GOMP_SPINCOUNT"] == "10000"
 
 
 def test_cores_are_those_of_this_process() -> None:
