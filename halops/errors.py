@@ -143,10 +143,19 @@ class Interrupted(TransientError):
     """Stopped on request, after saving what there was to save."""
 
 
+class Stopped(BaseException):
+    """A signal's handler asks to stop: no Exception, since libraries take those for failures of their own.
+
+    botocore, where one arrives while it waits for an answer, would try the request again, and the signal be lost.
+    """
+
+
 def as_halops_error(error: BaseException) -> HalopsError | None:
     """What an exception means to the user, if it is one that the machine or the user caused."""
     if isinstance(error, HalopsError):
         return error
+    if isinstance(error, Stopped):
+        return Interrupted(str(error), remedy="the same command goes on from here")
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("stopped by Ctrl-C", remedy="the same command goes on from here")
     if isinstance(error, MemoryError):

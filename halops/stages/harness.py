@@ -23,7 +23,7 @@ from typing import Any
 
 from halops import __version__, names
 from halops.artifact import FileEntry, Manifest, Producer, now
-from halops.errors import HalopsError, Interrupted, TransientError, as_halops_error
+from halops.errors import HalopsError, Stopped, TransientError, as_halops_error
 from halops.plan import Step, step_of
 from halops.process import die_with_parent
 from halops.progress import Progress
@@ -148,7 +148,7 @@ class Attempt:
             self.stop.set()
             return
         self.stop.set()
-        raise Interrupted(f"stopped by {signal.Signals(number).name}", remedy="the same command goes on from here")
+        raise Stopped(f"stopped by {signal.Signals(number).name}")
 
 
 def load_stage(stage: str) -> StageFunction:

@@ -113,12 +113,12 @@ CHILD = """
 import signal, sys, threading, time
 from pathlib import Path
 from halops.artifact import sha256_file
-from halops.errors import Interrupted
+from halops.errors import Stopped
 from halops.store import s3_upload
 from halops.store.table import open_store
 
 def on_signal(number, frame):
-    raise Interrupted("SIGTERM")
+    raise Stopped("SIGTERM")
 
 signal.signal(signal.SIGTERM, on_signal)
 s3_upload.PART_BYTES = 5 << 20
@@ -132,7 +132,7 @@ def on_bytes(count):
 
 try:
     open_store(sys.argv[1]).upload(source, "big", sha256_file(source), on_bytes)
-except Interrupted:
+except Stopped:
     sys.exit(75)
 """
 
