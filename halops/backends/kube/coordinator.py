@@ -36,7 +36,7 @@ from halops.backends.kube.waiting import Watcher, explain, words
 from halops.backends.kube.yielding import Freed, free, freed_of, give_back
 from halops.diagnose import diagnose
 from halops.diagnosis import Level
-from halops.errors import ConfigError, HalopsError, IntegrityError, Interrupted, NotFoundError
+from halops.errors import ConfigError, HalopsError, IntegrityError, Interrupted, NotFoundError, Stopped
 from halops.manifests.jobs import gpus_of, with_attempt
 from halops.manifests.run import jobs_of
 from halops.names import OVER, State, root_name
@@ -210,10 +210,10 @@ def walk(coordinator: Coordinator) -> int:
     try:
         while coordinator.tick() not in OVER:
             time.sleep(TICK_SECONDS)
-    except Interrupted as error:
-        coordinator.say(error.what)
+    except Stopped as error:
+        coordinator.say(str(error))
         coordinator.leave()
-        return error.exit_code
+        return Interrupted.exit_code
     except HalopsError as error:
         coordinator.say(f"error: {error}")
         if isinstance(error, ConfigError):
@@ -227,7 +227,7 @@ def walk(coordinator: Coordinator) -> int:
 def on_sigterm(number: int, frame: FrameType | None) -> None:
     """Once only: what follows is short, and mustn't be cut."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Interrupted("told to end")
+    raise Stopped("told to end")
 
 
 def main(argv: list[str] | None = None) -> int:
