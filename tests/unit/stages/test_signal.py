@@ -64,7 +64,7 @@ def test_a_request_that_hangs_is_given_up_and_not_tried_again(slow: str, tmp_pat
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as child:
         assert asked.wait(60)
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=60)
     assert child.returncode == 75, err
     assert err.startswith("error: stopped by SIGTERM")
     assert told.count(told[0]) == 1

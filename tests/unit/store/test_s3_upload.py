@@ -140,7 +140,7 @@ except Stopped:
 @pytest.fixture
 def half_way(store: S3Store, server: S3Server, blob: Blob) -> Iterator[subprocess.Popen[str]]:
     """A child process in the middle of an upload."""
-    code = CHILD.replace("time.sleep(60)", "time.sleep(2)")
+    code = CHILD.replace("time.sleep(60)", "time.sleep(3)")
     arguments = [sys.executable, "-c", code, store.uri, str(blob("big", SIZE))]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout
