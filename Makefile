@@ -4,7 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
-export GOMP_SPINCOUNT := 10000 # as stages and servers have it
+# As stages and servers have it; a comment in the line would leave its space in the value.
+export GOMP_SPINCOUNT := 10000
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
 .PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-serving bench-train bench-startup control cluster cluster-down clean

@@ -72,7 +72,7 @@ USUAL = {
     "short": ("ours", "trl", "unsloth", "unsloth-packed", "unsloth-padding-free"),
     "1024": ("ours", "trl", "unsloth", "unsloth-8"),
     "4096": ("ours", "trl", "unsloth"),
-    "a100": ("ours", "trl", "unsloth", "unsloth-2-kept"),
+    "a100": ("ours", "trl", "unsloth", "unsloth-2-kept", "unsloth-4-kept"),
     "tiny": ("ours", "ours-plain"),
 }
 
