@@ -21,6 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from halops.stages.context import Checkpoints
 from halops.train.adapter import load_adapter, save_adapter
+from halops.train.flat import flatten
 from halops.train.rows import Rows, SharedSteps, StepsOfLikeLength
 from halops.train.world import ALONE, World
 
@@ -98,6 +99,14 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         """Trained tokens of the step, of all processes: what its loss is divided by."""
         (count,) = self.world.sum(sum(step["trained"] for step in batch_samples))
         return torch.tensor(max(1.0, count), device=device)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The profile's; one of bitsandbytes' takes the adapter in one piece."""
+        if self.optimizer is None:
+            super().create_optimizer(*args, **kwargs)
+            if not self.args.fp16:  # fp16's loss scaler looks for the gradients itself
+                flatten(self.optimizer)
+        return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The Trainer's own count isn't used, and wants plain batches."""

@@ -1,0 +1,62 @@
+"""The adapter's matrices as one parameter of a bitsandbytes optimizer.
+
+bitsandbytes updates one parameter after another and waits for the GPU after each. Qwen2.5-7B's adapter has 392 of
+them, and beside a fast GPU that is a fifth of a step of short rows. As one parameter they take one kernel. Its 8-bit
+states share a scale among BLOCK values: matrices of whole blocks come out bit for bit as they would one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = 256  # values, the optimizers' own (bitsandbytes' `F.optimizer_update_8bit_blockwise`)
+FEWEST = 4096  # values: bitsandbytes keeps the states of fewer in 32 bits (`min_8bit_size`)
+
+
+def flatten(optimizer: Any) -> bool:
+    """Make one parameter of each of the optimizer's groups, before its first step; False where that wouldn't be exact.
+
+    The model's parameters stay what they were, but lie in the flat one's memory. Their gradients are laid together
+    as the step begins, after whatever clipped them.
+    """
+    groups = [group for group in optimizer.param_groups if group["params"]]
+    if not type(optimizer).__module__.startswith("bitsandbytes.") or not all(_fit(group["params"]) for group in groups):
+        return False
+    pairs = []
+    for group in groups:
+        parts = list(group["params"])
+        group["params"] = [_joined(parts)]
+        pairs.append((group["params"][0], parts))
+    optimizer.register_step_pre_hook(lambda *_: _gather(pairs))
+    optimizer.register_step_post_hook(lambda *_: _drop(pairs))
+    return True
+
+
+def _fit(parameters: Sequence[Tensor]) -> bool:
+    kinds = {(one.dtype, one.device) for one in parameters}
+    return len(kinds) == 1 and all(one.numel() % BLOCK == 0 and one.numel() >= FEWEST for one in parameters)
+
+
+def _joined(parts: Sequence[Tensor]) -> torch.nn.Parameter:
+    """One parameter with the values of all, of which each is a view from now on."""
+    flat = torch.nn.Parameter(torch.cat([part.detach().flatten() for part in parts]))
+    for part, values in zip(parts, flat.detach().split([part.numel() for part in parts]), strict=True):
+        part.data = values.view_as(part)
+    return flat
+
+
+def _gather(pairs: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> None:
+    """A parameter without a gradient counts as one with zeros, unless none has any."""
+    for flat, parts in pairs:
+        if any(part.grad is not None for part in parts):
+            found = [torch.zeros_like(part) if part.grad is None else part.grad for part in parts]
+            flat.grad = torch.cat([grad.flatten() for grad in found])
+
+
+def _drop(pairs: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> None:
+    for flat, _ in pairs:
+        flat.grad = None
