@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from halops.train.fused.launch import by_triton
+
+log = logging.getLogger("halops.train")
+
 
 class HostEmbedding(torch.nn.Module):
-    """Looks tokens up in host memory and sends the rows to the GPU.
+    """Looks tokens up in host memory.
 
-    The table is no parameter: whatever moves a model to a device would move it too.
+    A pinned table is read by the GPU itself, so that no micro-batch waits for the one before; out of any other the
+    host picks the rows. The table is no parameter: whatever moves a model to a device would move it too.
     """
 
     def __init__(self, table: Tensor, device: torch.device) -> None:
@@ -19,7 +26,14 @@ class HostEmbedding(torch.nn.Module):
         self._table, self._device = [table], device
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows = torch.nn.functional.embedding(ids.cpu(), self._table[0])
+        table = self._table[0]
+        if by_triton(ids) and (table.is_pinned() or ids.device == table.device):
+            from halops.train.fused.lookup_triton import lookup
+
+            made = torch.empty(*ids.shape, table.shape[1], dtype=table.dtype, device=ids.device)
+            lookup(table, ids.flatten(), made)
+            return made
+        rows = torch.nn.functional.embedding(ids.cpu(), table)
         return (rows.pin_memory() if self._device.type == "cuda" else rows).to(self._device, non_blocking=True)
 
 
@@ -29,7 +43,18 @@ def move_embedding(model: Any) -> bool:
     if own.weight.data_ptr() == model.get_output_embeddings().weight.data_ptr():
         return False
     device = own.weight.device
-    model.set_input_embeddings(HostEmbedding(own.weight.detach().cpu(), device))
+    table = own.weight.detach().cpu()
     if device.type == "cuda":
+        _pin(table)
         torch.cuda.empty_cache()
+    model.set_input_embeddings(HostEmbedding(table, device))
     return True
+
+
+def _pin(table: Tensor) -> None:
+    """Let the GPU see the table where it lies; `pin_memory` would take the next power of two of bytes for a copy."""
+    failed = int(torch.cuda.cudart().cudaHostRegister(table.data_ptr(), table.numel() * table.element_size(), 0))
+    if failed:
+        log.warning("the embedding's memory can't be pinned (CUDA error %d): each micro-batch waits for it", failed)
+        with contextlib.suppress(RuntimeError):  # CUDA tells the next kernel's launch of the same error
+            torch.zeros(1, device="cuda")

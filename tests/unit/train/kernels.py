@@ -10,6 +10,7 @@ import torch
 from halops.train.fused import dropout, launch, rotary, swiglu
 from halops.train.fused.dequantize import dequantize
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
+from halops.train.host_embedding import HostEmbedding
 from halops.train.loss import chunked_loss
 
 T, H, INNER = 5, 24, 40
@@ -104,6 +105,14 @@ def weights() -> None:
     print("dequantize: equal")
 
 
+def lookups() -> None:
+    table, ids = torch.randn(50, 1030), torch.randint(0, 50, (1, 9))
+    for dtype in (torch.float32, torch.bfloat16):
+        found = HostEmbedding(table.to(dtype), torch.device("cpu"))(ids)
+        assert torch.equal(found, table.to(dtype)[ids]), dtype
+    print("lookup: equal")
+
+
 def losses() -> None:
     hidden, head = torch.randn(1, 9, H), torch.randn(300, H)
     labels = torch.randint(0, 300, (1, 9))
@@ -133,5 +142,5 @@ def gradient(
 if __name__ == "__main__":
     assert launch.INTERPRETED
     torch.manual_seed(0)
-    for check in (norms, products, rotations, dropped, weights, losses):
+    for check in (norms, products, rotations, dropped, weights, lookups, losses):
         check()

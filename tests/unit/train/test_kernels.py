@@ -20,7 +20,7 @@ def test_each_kernel_against_its_reference_in_float64() -> None:
     argv = [sys.executable, "-m", "tests.unit.train.kernels"]
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count(": ") >= 12
+    assert done.stdout.count(": ") >= 13
 
 
 def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
@@ -29,6 +29,7 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         cross_entropy_triton,
         dequantize_triton,
         dropout_triton,
+        lookup_triton,
         rms_norm_triton,
         rotary_triton,
         swiglu_triton,
@@ -59,6 +60,8 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         ("dequantize", dequantize_triton._dequantize,
          {"packed": "*u8", "out": "*bf16", "count": "i32", "columns": "i32", "stride": "i32", **outer},
          {"PER_SCALE": 64, "PER_OUTER": 256, "NESTED": True, "BYTES": 1024}),
+        ("lookup", lookup_triton._lookup, {"table": "*bf16", "ids": "*i64", "out": "*bf16", "width": "i32"},
+         {"BLOCK": 1024}),
         ("cross_entropy", cross_entropy_triton._cross_entropy,
          {"logits": "*bf16", "targets": "*i64", "losses": "*fp32", "width": "i32", "stride": "i32", "scale": "fp32",
           "softcap": "fp32"}, {"CAPPED": True, "WANTED": True, "BLOCK": 8192}),
