@@ -147,7 +147,7 @@ def run_behind(serving: Serving) -> str:
 
 def test_a_run_that_failed_verification_is_not_deployed(ops: tuple[Place, Serving]) -> None:
     place, _ = ops
-    run = place.submit("--set=verify.max_stop_failures=0", training__max_steps=3)
+    run = place.submit("--new", "--set=verify.max_stop_failures=0", training__max_steps=3)
     place.failed(run)
     assert len(place.objects("pods", run, "verify")) == 1  # the same files wouldn't pass the next time
     refused = place.halops("deploy", run, "--cpu", check=False)

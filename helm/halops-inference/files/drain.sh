@@ -11,15 +11,18 @@ clients() {
   done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)
 }
 
-# Whether a request is worked on, or waits for a slot.
+# Whether a request is worked on or waits for a slot, or any was since the last look: short ones fall between looks, but
+# they move counters and rates.
 busy() {
+  local last=$metrics
   request "$(key)" GET /metrics 2>/dev/null
-  [[ $body =~ llamacpp:requests_(processing|deferred)\ [1-9] ]]
+  metrics=$body
+  [[ $body =~ llamacpp:requests_(processing|deferred)\ [1-9] || $body != "$last" ]]
 }
 
 # Services and gateways need a while to send new requests elsewhere. Where we are the only pod they go on sending them here
 # until another one is ready, so it isn't enough that nobody is connected: nobody must have come for that while.
-settle=$1 until=$((SECONDS + $1 + $2)) moved=$SECONDS worked=$SECONDS before=
+settle=$1 until=$((SECONDS + $1 + $2)) moved=$SECONDS worked=$SECONDS before= metrics=
 while ((SECONDS < until)); do
   now=$(clients)
   [[ $now == "$before" ]] || moved=$SECONDS worked=$SECONDS before=$now

@@ -29,6 +29,8 @@ class Fake:
     health: int = 200
     chat: int = 200
     working: int = 0
+    decodes: int = 0
+    brief: bool = False  # requests come and go between two looks at the metrics
     slots: int = 501
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # path, key, body
     port: int = 0
@@ -45,7 +47,9 @@ def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
         def _answer(self, body: str) -> None:
             key = self.headers.get("Authorization", "")
             fake.asked.append((self.path, key, body))
+            fake.decodes += fake.brief
             text = f"llamacpp:requests_processing {fake.working}\nllamacpp:requests_deferred 0\n"
+            text += f"llamacpp:n_decode_total {fake.decodes}\n"
             answers = {"/health": (fake.health, "{}"), "/metrics": (200, text), "/slots": (fake.slots, "[]")}
             status, text = answers.get(self.path, (fake.chat, '{"choices": [{"message": {"content": "ü"}}]}'))
             if self.path not in ("/health",) and key != f"Bearer {KEY}":
@@ -196,6 +200,13 @@ def test_a_drain_waits_for_a_client(fake: Fake, folder: Path) -> None:
 def test_a_drain_does_not_wait_for_silent_connections(fake: Fake, folder: Path) -> None:
     with connected(fake.port):
         assert 9 < seconds(folder, fake.port, "0", "59") < 50
+
+
+@pytest.mark.slow
+def test_a_drain_sees_requests_that_are_over_between_two_looks(fake: Fake, folder: Path) -> None:
+    fake.brief = True
+    with connected(fake.port):
+        assert seconds(folder, fake.port, "0", "14") >= 13
 
 
 def test_a_drain_has_an_end(fake: Fake, folder: Path) -> None:
