@@ -8,7 +8,7 @@ CACHE := $(or $(HALOPS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/halops)
 export GOMP_SPINCOUNT := 10000
 export PYTHONDONTWRITEBYTECODE :=  # libraries are compiled once, not at every start
 
-.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak lock bench-merge bench-serving bench-train bench-startup control cluster cluster-down clean
+.PHONY: help setup setup-test demo test test-fast test-cluster check chart soak controls lock bench-merge bench-serving bench-train bench-startup control cluster cluster-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

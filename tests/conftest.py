@@ -15,8 +15,14 @@ KEPT = {"HALOPS_CACHE", "HALOPS_LLAMA_CPP"}  # where builds and downloads are; e
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No HALOPS_* setting of the caller's changes what a test sees."""
+def _clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HALOPS_* setting of the caller's changes what a test sees.
+
+    Processes that a slow test starts count for coverage where it is marked `measured`: torch and transformers take half
+    as long again to import under it.
+    """
+    if request.node.get_closest_marker("slow") and not request.node.get_closest_marker("measured"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     for name in set(os.environ) - KEPT:
         if name.startswith("HALOPS_"):
             monkeypatch.delenv(name)

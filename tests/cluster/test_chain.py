@@ -13,7 +13,7 @@ import yaml
 from tests.cluster.handle import Cluster
 from tests.cluster.place import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.measured]
 
 MOMENTS = (0.6, 1.2, 1.8, 2.6)  # spread over the seconds that a submit takes
 STAGES = ("base", "data", "train", "merge", "convert", "verify")

@@ -19,7 +19,7 @@ from tests.cluster.place import Place
 from tests.cluster.serving import CLIENT, KEY, Serving, question, until
 from tests.helm import tool
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.measured, pytest.mark.usefixtures("own_cluster")]
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_from_a_run_to_answers_and_from_one_model_to_the_next(
     finished: tuple[Place, str], ops: tuple[Place, Serving], tmp_path: Path
 ) -> None:
     (place, serving), first = ops, finished[1]
+    second = place.submit(training__max_steps=3)  # which comes to its end meanwhile
     assert place.halops("deploy", first, "--cpu", "--wait").stdout.strip() == f"http://ops.{serving.namespace}.svc/v1"
     serving.client("caller", **CLIENT)
     assert " 200 OK" in serving.ask("caller", f"ops.{serving.namespace}.svc", question())
@@ -44,7 +45,6 @@ def test_from_a_run_to_answers_and_from_one_model_to_the_next(
     assert "train.jsonl" in traced
     assert place.manifest(first, "convert")["files"]
 
-    second = place.submit(training__max_steps=3)
     place.succeeded(second)
     place.halops("deploy", second, "--cpu", "--canary", "--wait")
     compared = json.loads(place.halops("compare", "--heldout", "1", "--max-tokens", "8", "--json").stdout)

@@ -34,6 +34,7 @@ def adapter_of(one: Attempt) -> Any:
     return load_file(one.output / "adapter" / "adapter_model.safetensors")
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("changes", "nf4"),
     [
