@@ -44,7 +44,7 @@ def _fit(parameters: Sequence[Tensor]) -> bool:
 def _joined(parts: Sequence[Tensor]) -> torch.nn.Parameter:
     """One parameter with the values of all, of which each is a view from now on."""
     flat = torch.nn.Parameter(torch.cat([part.detach().flatten() for part in parts]))
-    for part, values in zip(parts, flat.detach().split([part.numel() for part in parts]), strict=True):
+    for part, values in zip(parts, torch.split(flat.detach(), [part.numel() for part in parts]), strict=True):
         part.data = values.view_as(part)
     return flat
 

@@ -53,7 +53,8 @@ def move_embedding(model: Any) -> bool:
 
 def _pin(table: Tensor) -> None:
     """Let the GPU see the table where it lies; `pin_memory` would take the next power of two of bytes for a copy."""
-    failed = int(torch.cuda.cudart().cudaHostRegister(table.data_ptr(), table.numel() * table.element_size(), 0))
+    cudart: Any = torch.cuda.cudart
+    failed = int(cudart().cudaHostRegister(table.data_ptr(), table.numel() * table.element_size(), 0))
     if failed:
         log.warning("the embedding's memory can't be pinned (CUDA error %d): each micro-batch waits for it", failed)
         with contextlib.suppress(RuntimeError):  # CUDA tells the next kernel's launch of the same error

@@ -11,7 +11,7 @@ BLOCK = 1024  # columns of a program
 
 
 @triton.jit
-def _lookup(table, ids, out, width, BLOCK: tl.constexpr):  # fmt: skip
+def _lookup(table, ids, out, width, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(ids + token)
