@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from halops.planner.choose import Workload, choose, choose_plain
-from halops.planner.peak import peak
+from halops.planner.peak import inner_tokens, peak
 from halops.planner.settings import MemorySettings, settings_at
 from halops.sections import Dimensions
 from halops.stages.context import StageContext
@@ -20,12 +22,14 @@ CPU_TOKENS = 1024  # of a micro-batch: enough to fill the cores, and little memo
 
 
 class Spending(NamedTuple):
-    """What is tried, whether layers are fused, why not if so, and the peak that is expected on a GPU."""
+    """What is tried, whether layers are fused, why not if so, the peak that is expected on a GPU; and how many tokens of a
+    micro-batch go through the MLP at once."""
 
     settings: MemorySettings
     fused: bool
     reason: str | None
     predicted: int | None
+    inner: Callable[[int], int]
 
 
 def spending(context: StageContext, config: Any, train: Rows, cuda: bool, processes: int) -> Spending:
@@ -38,7 +42,8 @@ def spending(context: StageContext, config: Any, train: Rows, cuda: bool, proces
     settings = settings_at(planned, work.longest, dims.num_hidden_layers, context.rung)
     counted = cuda and reason is None
     predicted = peak(context.spec.profile, dims, settings).allocated if counted else None
-    return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted)
+    inner = functools.cache(functools.partial(inner_tokens, context.spec.profile, dims, settings))
+    return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted, inner)
 
 
 def dimensions(config: Any) -> Dimensions:

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from halops.errors import ConfigError
 from halops.stages.context import Checkpoints
 from halops.train.adapter import load_adapter, save_adapter
 from halops.train.flat import flatten
@@ -160,7 +161,14 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The Trainer loads a process's optimizer right onto its GPU, where bitsandbytes' mark of paged memory lies."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:  # its parameters are laid out otherwise: by another version, or for another device
+            raise ConfigError(
+                f"the checkpoint's optimizer state doesn't fit this training's: {error}",
+                where=checkpoint,
+                remedy="begin anew from its weights: --set model.adapter=file://FOLDER",
+            ) from error
         for state in self.optimizer.state.values():
             for name, value in state.items():
                 if getattr(value, "is_paged", False):

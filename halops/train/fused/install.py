@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,12 +40,12 @@ def unsupported(config: Any, attention_name: str, weights: torch.dtype, adapter:
     return None
 
 
-def install(model: Any, checkpointed: int, mlp_tokens: int, resident: bool = False) -> list[Layer]:
+def install(model: Any, checkpointed: int, mlp_tokens: Callable[[int], int], resident: bool = False) -> list[Layer]:
     """Let each decoder layer of a PEFT model train as one function. Returns them in order.
 
     Args:
         checkpointed: so many layers, the first ones, keep their input alone and are computed again.
-        mlp_tokens: most tokens that go through the MLP at once.
+        mlp_tokens: most tokens that go through the MLP at once, of a micro-batch of so many.
         resident: keep the base's weights dequantized.
     """
     made = []
@@ -85,7 +86,7 @@ def _forward(layer: Layer, own: Any) -> Any:
     return forward
 
 
-def describe(module: Any, config: Any, keep: bool, mlp_tokens: int, resident: bool) -> Layer:
+def describe(module: Any, config: Any, keep: bool, mlp_tokens: Callable[[int], int], resident: bool) -> Layer:
     """A decoder layer of transformers, its projections under PEFT or plain, as a `Layer`."""
     own, mlp, width = module.self_attn, module.mlp, _head_dim(config)
     fused = hasattr(own, "qkv_proj")

@@ -7,7 +7,7 @@ since its inner width is what takes memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class Layer:
     head_dim: int
     scaling: float
     keep: bool
-    mlp_tokens: int
+    mlp_tokens: Callable[[int], int]  # at once, of a micro-batch of so many
 
     @property
     def groups(self) -> tuple[Group, Group, Group, Group]:
@@ -52,7 +52,8 @@ class Layer:
 
     def chunks(self, tokens: int) -> list[slice]:
         """The tokens, as many at a time as the MLP takes."""
-        return [slice(at, min(at + self.mlp_tokens, tokens)) for at in range(0, tokens, self.mlp_tokens)]
+        most = self.mlp_tokens(tokens)
+        return [slice(at, min(at + most, tokens)) for at in range(0, tokens, most)]
 
 
 class Rows(NamedTuple):

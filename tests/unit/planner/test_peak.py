@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from halops.parameters import linear_parameters, lora_parameters
-from halops.planner.peak import kept_bytes, layer_bytes, loss_bytes, peak, widths
+from halops.planner.peak import inner_tokens, kept_bytes, layer_bytes, loss_bytes, peak, widths
 from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
 from halops.sections import Dimensions
@@ -41,7 +41,7 @@ def layers(settings: MemorySettings) -> list[Layer]:
             gate_up=Group([projection(inner, hidden), projection(inner, hidden)], copy),
             down=Group([projection(hidden, inner)], copy),
             first_norm=tensor(hidden), second_norm=tensor(hidden), eps=1e-6, heads=28, kv_heads=4, head_dim=128,
-            scaling=0.1, keep=index >= settings.checkpointed_layers, mlp_tokens=settings.mlp_tokens,
+            scaling=0.1, keep=index >= settings.checkpointed_layers, mlp_tokens=lambda _: settings.mlp_tokens,
         )
         for index in range(QWEN.num_hidden_layers)
     ]  # fmt: skip
@@ -83,6 +83,20 @@ def test_the_formula_is_what_the_layers_hold(tokens: int, checkpointed: int, inn
     scores = 4 * QWEN.num_attention_heads * tokens * (QWEN.num_hidden_layers - checkpointed + 1)
     allowed = 4 * TRAINABLE // QWEN.num_hidden_layers + scores + 4 * tokens * QWEN.hidden_size
     assert by_dtype.get("float32", 0) <= 1.01 * allowed
+
+
+@pytest.mark.parametrize(
+    ("tokens", "at_once"), [(8192, 2048), (7000, 3500), (5000, 5000), (3000, 3000), (9000, 2048), (1, 1)]
+)
+def test_a_small_micro_batch_goes_through_the_mlp_at_once(tokens: int, at_once: int) -> None:
+    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=2048)
+    assert inner_tokens(RTX8, QWEN, whole, tokens) == at_once
+
+
+def test_a_small_micro_batch_stays_within_the_peak_of_a_whole_one() -> None:
+    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=2048)
+    small = whole.model_copy(update={"token_budget": 5000, "mlp_tokens": 5000})
+    assert measured(small)[1] <= 1.01 * measured(whole)[1]
 
 
 def test_a_copy_of_the_base_is_counted_as_it_is_made() -> None:

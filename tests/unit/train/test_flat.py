@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from halops.errors import ConfigError
 from halops.train import arguments, trainer
 from halops.train.flat import flatten
 from tests.unit.train.conftest import Attempt, make_profile
@@ -137,3 +138,18 @@ def test_a_training_stopped_between_ends_with_the_bits_of_one_matrix_by_matrix(
     apart.run()
     assert after.curve() == apart.curve()
     assert after.adapter() == apart.adapter()
+
+
+def test_a_checkpoint_of_another_layout_is_told_what_to_do_with(
+    attempt: Callable[..., Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arguments, "CPU_OPTIMIZERS", arguments.CPU_OPTIMIZERS | {"adamw_8bit"})
+    profile = make_profile(training={"optim": "adamw_8bit"}, lora={"r": 256, "lora_alpha": 256})
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "flatten", lambda optimizer: False)
+        stopped = attempt(profile, "kept")
+        stopped.stop_at(3)
+        with pytest.raises(Exception, match="stopped at step 3"):
+            stopped.run()
+    with pytest.raises(ConfigError, match="optimizer state"):
+        attempt(profile, "kept").run()

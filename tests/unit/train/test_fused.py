@@ -29,7 +29,7 @@ def test_the_gradient_is_that_of_the_classic_step(
     rows = rows_of(LENGTHS)
     loss, expected = gradients(model, [StepCollator(1, end_to_end=False)([row]) for row in rows])  # 1 x 8
     assert unsupported(model.config, attention.NAME, torch.float32, torch.float32) is None
-    install(model, checkpointed, mlp_tokens)
+    install(model, checkpointed, lambda _: mlp_tokens)
     again, found = gradients(model, [StepCollator(64)(rows)])
     assert again == pytest.approx(loss, rel=1e-5)
     assert relative(found, expected) < 1e-5
@@ -41,7 +41,7 @@ def test_in_float64_it_is_the_same_to_the_last_digits(tmp_path: Path) -> None:
     model = adapted(tmp_path / "base", "qwen2").double()
     rows = rows_of(LENGTHS)
     _, expected = gradients(model, [StepCollator(64)(rows)])
-    install(model, 1, 1000)
+    install(model, 1, lambda _: 1000)
     # transformers computes its norms, and we the loss, in float32 whatever the model.
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-6
 
@@ -60,7 +60,7 @@ def test_some_projections_without_an_adapter(nf4: bool, tmp_path: Path) -> None:
     model = add_adapter(model, profile.lora, wanted, torch.float32, None).train()
     rows = rows_of(LENGTHS)
     _, expected = gradients(model, [StepCollator(64)(rows)])
-    install(model, 2, 1000)
+    install(model, 2, lambda _: 1000)
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-5
 
 
@@ -70,7 +70,7 @@ def test_dropout_is_the_same_in_both_passes(tmp_path: Path) -> None:
     for layer in model.modules():
         if hasattr(layer, "lora_dropout"):
             layer.lora_dropout["default"] = torch.nn.Dropout(0.3)
-    install(model, 1, 13)
+    install(model, 1, lambda _: 13)
     step = StepCollator(64)(rows_of([24, 17]))
 
     def run() -> tuple[float, dict[str, torch.Tensor]]:
@@ -96,7 +96,7 @@ def test_dropout_is_the_same_in_both_passes(tmp_path: Path) -> None:
 def test_a_resident_base_follows_the_adapter(tmp_path: Path) -> None:
     model = adapted(tmp_path / "base", "qwen2")
     rows = rows_of(LENGTHS)
-    install(model, 2, 1000, resident=True)
+    install(model, 2, lambda _: 1000, resident=True)
     gradients(model, [StepCollator(64)(rows)])
     for name, item in model.named_parameters():
         if "lora_" in name:
@@ -122,7 +122,7 @@ def test_nf4_weights_are_dequantized_as_bitsandbytes_does(tmp_path: Path) -> Non
     model = add_adapter(model, profile.lora, targets(model, LINEARS), torch.float32, None).train()
     rows = rows_of(LENGTHS)
     _, expected = gradients(model, [StepCollator(64)(rows)])
-    install(model, 2, 1000)
+    install(model, 2, lambda _: 1000)
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-5
 
 
@@ -157,7 +157,7 @@ def test_evaluation_goes_through_the_family_s_own_layers(tmp_path: Path, monkeyp
     model.eval()
     with torch.no_grad():
         expected = model(**step).loss.item()
-        install(model, 2, 1000)
+        install(model, 2, lambda _: 1000)
         assert model(**step).loss.item() == expected
 
 
