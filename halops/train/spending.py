@@ -22,8 +22,8 @@ CPU_TOKENS = 1024  # of a micro-batch: enough to fill the cores, and little memo
 
 
 class Spending(NamedTuple):
-    """What is tried, whether layers are fused, why not if so, the peak that is expected on a GPU; and how many tokens of a
-    micro-batch go through the MLP at once."""
+    """What is tried, whether layers are fused, why not if so, the peak that is expected on a GPU, and how many
+    tokens of a micro-batch go through the MLP at once."""
 
     settings: MemorySettings
     fused: bool
