@@ -130,8 +130,8 @@ def test_a_stage_that_dies_again_and_again_ends_the_run_and_resume_goes_on(place
     assert "halops resume" in place.stage(run, "train")["diagnosis"]
     assert [item["rung"] for item in attempts(place, run)] == 4 * [0]
     place.halops("resume", run)
+    eventually(lambda: len(attempts(place, run)) == 5)  # told as soon as its Job is there
     place.training(run)
-    assert len(attempts(place, run)) == 5
     place.halops("cancel", run)
 
 
