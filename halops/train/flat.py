@@ -1,8 +1,8 @@
 """The adapter's matrices as one parameter of a bitsandbytes optimizer.
 
 bitsandbytes updates one parameter after another and waits for the GPU after each. Qwen2.5-7B's adapter has 392 of
-them: beside a fast GPU 22 ms of each step (docs/performance.md). As one parameter they take one kernel. Its 8-bit states
-share a scale among BLOCK values: matrices of whole blocks come out bit for bit as they would one by one.
+them: beside a fast GPU that was 22 ms of each step (docs/performance.md). As one parameter they take one kernel. Its
+8-bit states share a scale among BLOCK values: matrices of whole blocks come out bit for bit as they would one by one.
 """
 
 from __future__ import annotations
