@@ -24,6 +24,8 @@ class HostEmbedding(torch.nn.Module):
     def __init__(self, table: Tensor, device: torch.device) -> None:
         super().__init__()
         self._table, self._device = [table], device
+        if device.type == "cuda":
+            _pin(table)
 
     def forward(self, ids: Tensor) -> Tensor:
         table = self._table[0]
@@ -43,11 +45,9 @@ def move_embedding(model: Any) -> bool:
     if own.weight.data_ptr() == model.get_output_embeddings().weight.data_ptr():
         return False
     device = own.weight.device
-    table = own.weight.detach().cpu()
+    model.set_input_embeddings(HostEmbedding(own.weight.detach().cpu(), device))
     if device.type == "cuda":
-        _pin(table)
         torch.cuda.empty_cache()
-    model.set_input_embeddings(HostEmbedding(table, device))
     return True
 
 
