@@ -61,6 +61,7 @@ CONTENDERS = {
     "unsloth": Contender("unsloth"),
     "unsloth-8": Contender("unsloth", micro=8),
     "unsloth-4": Contender("unsloth", micro=4),
+    "unsloth-2": Contender("unsloth", micro=2),
     "unsloth-packed": Contender("unsloth", packing=True, warm=20),  # its dynamic shapes compile for long
     "unsloth-padding-free": Contender("unsloth", micro=8, padding_free=True, warm=20),
     "unsloth-4-kept": Contender("unsloth", micro=4, checkpointing=False),

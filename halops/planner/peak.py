@@ -96,11 +96,17 @@ def peak(profile: Profile, dims: Dimensions, settings: MemorySettings) -> Peak:
         paged=states if paged else 0,
         kept=kept_bytes(dims, wide, settings, element),
         workspace=FIXED_BYTES
+        + buffer_bytes(wide, settings, element)
         + max(
             layer_bytes(dims, wide, settings, element, trainable),
             loss_bytes(dims, settings, element),
         ),
     )
+
+
+def buffer_bytes(wide: Widths, settings: MemorySettings, element: int) -> int:
+    """One layer's weights dequantized, in memory that all layers share, unless each has a copy of its own."""
+    return 0 if settings.dequantized_base else wide.all * element
 
 
 def inner_tokens(profile: Profile, dims: Dimensions, settings: MemorySettings, tokens: int) -> int:
@@ -149,19 +155,15 @@ def _one_layer(
 ) -> int:
     """The larger of a layer's two backward phases: through its MLP, and through its attention."""
     tokens, part = settings.token_budget, min(settings.token_budget, settings.mlp_tokens)
-    resident = settings.dequantized_base
     attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again else 0
-    small = 0 if resident else wide.small * element
-    attended += small if again else 0
-    buffers = 0 if resident else (wide.wide + wide.narrow) * element
     both = 2 * wide.inner if again else 0
     mlp = part * (both + wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
     through = 2 * tokens * wide.hidden * element
     sums = 4 * trainable // dims.num_hidden_layers
     # Flash attention accumulates dq in fp32, and spreads dk and dv over all heads before it adds them up.
     flash = tokens * wide.attention * (4 + 2 * element) + tokens * (wide.qkv + wide.attention) * element
-    attention = flash + max(0, tokens * wide.qkv * element - flash // 2) + (0 if again else small)
-    return attended + through + sums + max(buffers + mlp, attention)
+    attention = flash + max(0, tokens * wide.qkv * element - flash // 2)
+    return attended + through + sums + max(mlp, attention)
 
 
 def loss_bytes(dims: Dimensions, settings: MemorySettings, element: int) -> int:

@@ -17,23 +17,49 @@ BLOCK = 256  # values, the optimizers' own (bitsandbytes' `F.optimizer_update_8b
 FEWEST = 4096  # values: bitsandbytes keeps the states of fewer in 32 bits (`min_8bit_size`)
 
 
-def flatten(optimizer: Any) -> bool:
-    """Make one parameter of each of the optimizer's groups, before its first step; False where that wouldn't be exact.
+class Flat:
+    """One parameter in place of each of an optimizer's groups.
 
-    The model's parameters stay what they were, but lie in the flat one's memory. Their gradients are laid together
-    as the step begins, after whatever clipped them.
+    The model's parameters stay what they were, but lie in the flat one's memory.
     """
+
+    def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
+        self._pairs = []
+        for group in groups:
+            parts = list(group["params"])
+            group["params"] = [_joined(parts)]
+            self._pairs.append((group["params"][0], parts))
+
+    def gather(self) -> None:
+        """Lay the parameters' gradients together: after whatever clips them, and best while the GPU is still at work.
+
+        A parameter without a gradient counts as one with zeros, unless none has any.
+        """
+        for flat, parts in self._pairs:
+            if any(part.grad is not None for part in parts):
+                found = [torch.zeros_like(part) if part.grad is None else part.grad for part in parts]
+                flat.grad = torch.cat([grad.flatten() for grad in found])
+
+    def before_step(self) -> None:
+        """Gather, unless that is done."""
+        if all(flat.grad is None for flat, _ in self._pairs):
+            self.gather()
+
+    def after_step(self) -> None:
+        """Give the gradients' memory back."""
+        for flat, _ in self._pairs:
+            flat.grad = None
+
+
+def flatten(optimizer: Any) -> Flat | None:
+    """Make one parameter of each of an optimizer's groups, before its first step; None where that wouldn't be exact."""
     groups = [group for group in optimizer.param_groups if group["params"]]
     if not type(optimizer).__module__.startswith("bitsandbytes.") or not all(_fit(group["params"]) for group in groups):
-        return False
-    pairs = []
-    for group in groups:
-        parts = list(group["params"])
-        group["params"] = [_joined(parts)]
-        pairs.append((group["params"][0], parts))
-    optimizer.register_step_pre_hook(lambda *_: _gather(pairs))
-    optimizer.register_step_post_hook(lambda *_: _drop(pairs))
-    return True
+        return None
+    flat = Flat(groups)
+    optimizer.register_step_pre_hook(lambda *_: flat.before_step())
+    optimizer.register_step_post_hook(lambda *_: flat.after_step())
+    return flat
 
 
 def _fit(parameters: Sequence[Tensor]) -> bool:
@@ -47,16 +73,3 @@ def _joined(parts: Sequence[Tensor]) -> torch.nn.Parameter:
     for part, values in zip(parts, torch.split(flat.detach(), [part.numel() for part in parts]), strict=True):
         part.data = values.view_as(part)
     return flat
-
-
-def _gather(pairs: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> None:
-    """A parameter without a gradient counts as one with zeros, unless none has any."""
-    for flat, parts in pairs:
-        if any(part.grad is not None for part in parts):
-            found = [torch.zeros_like(part) if part.grad is None else part.grad for part in parts]
-            flat.grad = torch.cat([grad.flatten() for grad in found])
-
-
-def _drop(pairs: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> None:
-    for flat, _ in pairs:
-        flat.grad = None

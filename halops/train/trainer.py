@@ -22,8 +22,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from halops.errors import ConfigError
 from halops.stages.context import Checkpoints
 from halops.train.adapter import load_adapter, save_adapter
-from halops.train.flat import flatten
+from halops.train.flat import Flat, flatten
 from halops.train.rows import Rows, SharedSteps, StepsOfLikeLength
+from halops.train.walks import shorten_walks
 from halops.train.world import ALONE, World
 
 STATE = "halops.json"  # our own part of a checkpoint
@@ -60,6 +61,8 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self._rows_per_step, self._alike = rows_per_step, alike
         self._offload = activation_offload(self.model) if offload else contextlib.nullcontext()
         self.grad_norm: Any = 0.0
+        self._flat: Flat | None = None
+        shorten_walks(self.model)
         if world.size > 1:
             share_adapter_only(self.model)
             torch.manual_seed(self.args.seed + world.rank)  # of dropout: each process drops its own
@@ -106,7 +109,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         if self.optimizer is None:
             super().create_optimizer(*args, **kwargs)
             if not self.args.fp16:  # fp16's loss scaler looks for the gradients itself
-                flatten(self.optimizer)
+                self._flat = flatten(self.optimizer)
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -114,7 +117,10 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         return 0
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """After clipping, and before the loss is waited for: the last moment at which the GPU is still at work."""
         self.grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self._flat:
+            self._flat.gather()
         return self.grad_norm
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

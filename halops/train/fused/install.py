@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from halops.train import attention
 from halops.train.fused.layer import Layer, Rows, decoder_layer
 from halops.train.fused.projection import Group, Projection
 
+# Memory for dequantized weights, by the kind of group and its shape.
+Buffers = defaultdict[str, dict[tuple[int, int], Tensor]]
 FAMILIES = ("llama", "mistral", "phi3", "qwen2")  # norm, attention, norm, SwiGLU; no norm or factor in between
 
 
@@ -48,9 +51,9 @@ def install(model: Any, checkpointed: int, mlp_tokens: Callable[[int], int], res
         mlp_tokens: most tokens that go through the MLP at once, of a micro-batch of so many.
         resident: keep the base's weights dequantized.
     """
-    made = []
+    made, buffers = [], Buffers(dict)
     for index, module in enumerate(decoder_layers(model)):
-        layer = describe(module, model.config, index >= checkpointed, mlp_tokens, resident)
+        layer = describe(module, model.config, index >= checkpointed, mlp_tokens, resident, buffers)
         module.forward = types.MethodType(_forward(layer, module.forward), module)
         made.append(layer)
     return made
@@ -86,19 +89,23 @@ def _forward(layer: Layer, own: Any) -> Any:
     return forward
 
 
-def describe(module: Any, config: Any, keep: bool, mlp_tokens: Callable[[int], int], resident: bool) -> Layer:
+def describe(
+    module: Any, config: Any, keep: bool, mlp_tokens: Callable[[int], int], resident: bool, buffers: Buffers
+) -> Layer:
     """A decoder layer of transformers, its projections under PEFT or plain, as a `Layer`."""
     own, mlp, width = module.self_attn, module.mlp, _head_dim(config)
-    fused = hasattr(own, "qkv_proj")
+    qkv = [own.qkv_proj] if hasattr(own, "qkv_proj") else [own.q_proj, own.k_proj, own.v_proj]
+    gate_up = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
 
-    def group(*modules: Any) -> Group:
-        return Group([projection(item) for item in modules], resident, module.input_layernorm.weight.dtype)
+    def group(kind: str, modules: list[Any]) -> Group:
+        dtype = module.input_layernorm.weight.dtype
+        return Group([projection(item) for item in modules], resident, dtype, buffers[kind])
 
     return Layer(
-        qkv=group(own.qkv_proj) if fused else group(own.q_proj, own.k_proj, own.v_proj),
-        out=group(own.o_proj),
-        gate_up=group(mlp.gate_up_proj) if hasattr(mlp, "gate_up_proj") else group(mlp.gate_proj, mlp.up_proj),
-        down=group(mlp.down_proj),
+        qkv=group("qkv", qkv),
+        out=group("out", [own.o_proj]),
+        gate_up=group("gate_up", gate_up),
+        down=group("down", [mlp.down_proj]),
         first_norm=module.input_layernorm.weight,
         second_norm=module.post_attention_layernorm.weight,
         eps=module.input_layernorm.variance_epsilon,

@@ -7,11 +7,12 @@ For weights W [O, I] and adapters A [R, I], B [O, R] the product W x + s B (A x)
     [ A    -  ]
 
 serves both passes: W is dequantized into it once, and the adapter rides along instead of a second pass over x and y.
+It is one piece of memory for all layers' groups of a kind, since one layer is computed at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from halops.train.fused.dequantize import dequantize
 from halops.train.fused.dropout import add_dropped_, drop
+from halops.train.fused.recorded import Recorded
 
 ALIGNED = 16  # elements: what tensor cores want of a row's length
 
@@ -46,13 +48,15 @@ class Group:
     """Projections of one input, as many outputs side by side.
 
     Args:
-        resident: keep the buffer filled, instead of dequantizing for every pass.
+        resident: keep the weights dequantized, in a buffer of its own.
         dtype: that is computed in; the adapters' if None.
+        buffers: those of other layers' groups of this kind, by shape; a missing one is added.
     """
 
     def __init__(
-        self, projections: Sequence[Projection], resident: bool = False, dtype: torch.dtype | None = None
-    ) -> None:
+        self, projections: Sequence[Projection], resident: bool = False, dtype: torch.dtype | None = None,
+        buffers: MutableMapping[tuple[int, int], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.projections = tuple(projections)
         self.dtype = dtype or next(one.a.dtype for one in projections if one.a is not None)
         self.rows = sum(one.rows for one in projections)
@@ -61,27 +65,42 @@ class Group:
         self.extra = -(-self.rank // ALIGNED) * ALIGNED
         biases = [one.bias for one in projections]
         self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
-        self._resident = self._dequantized() if resident else None
+        self._buffer = self._found({} if resident or buffers is None else buffers)
+        if resident:
+            self._dequantize()
+        weights = [] if resident else [one.weight for one in projections]
+        self._fill = Recorded(self._write_adapters if resident else self._write, [*weights, *self.adapters])
 
     @property
     def adapters(self) -> list[Tensor]:
         """A and B of each projection that has them, in order."""
         return [item for one in self.projections for item in (one.a, one.b) if item is not None]
 
-    def _dequantized(self) -> Tensor:
-        device = self.projections[0].weight.device
-        buffer = torch.empty(self.rows + self.extra, self.columns + self.extra, dtype=self.dtype, device=device)
-        at = 0
-        for one in self.projections:
-            dequantize(one.weight, buffer[at : at + one.rows, : self.columns])
-            at += one.rows
-        return buffer
+    def _found(self, buffers: MutableMapping[tuple[int, int], Tensor]) -> Tensor:
+        shape = (self.rows + self.extra, self.columns + self.extra)
+        if shape not in buffers:
+            buffers[shape] = torch.empty(shape, dtype=self.dtype, device=self.projections[0].weight.device)
+        return buffers[shape]
 
     def matrix(self) -> Tensor:
-        """The buffer, filled with the weights and the adapters as they are now."""
-        buffer = self._dequantized() if self._resident is None else self._resident
+        """The buffer, filled with the weights and the adapters as they are now, until another group of its is."""
+        self._fill()
+        return self._buffer
+
+    def _write(self) -> None:
+        self._dequantize()
+        self._write_adapters()
+
+    def _dequantize(self) -> None:
+        at = 0
+        for one in self.projections:
+            dequantize(one.weight, self._buffer[at : at + one.rows, : self.columns])
+            at += one.rows
+
+    def _write_adapters(self) -> None:
         if not self.extra:
-            return buffer
+            return
+        buffer = self._buffer
         if self.extra > self.rank or len(self.projections) > 1:  # else B fills it all
             buffer[: self.rows, self.columns :].zero_()
         row, rank = 0, 0
@@ -93,7 +112,6 @@ class Group:
             row, rank = row + one.rows, rank + one.rank
         if self.extra > self.rank:
             buffer[self.rows + rank :, : self.columns].zero_()
-        return buffer
 
     def input(self, tokens: int, like: Tensor) -> Tensor:
         """An input to fill: x [T, I] in the first columns, room for A x behind."""

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from halops.parameters import linear_parameters, lora_parameters
-from halops.planner.peak import inner_tokens, kept_bytes, layer_bytes, loss_bytes, peak, widths
+from halops.planner.peak import buffer_bytes, inner_tokens, kept_bytes, layer_bytes, loss_bytes, peak, widths
 from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
 from halops.sections import Dimensions
+from halops.train.fused.install import Buffers
 from halops.train.fused.layer import Layer, Rows, decoder_layer
 from halops.train.fused.projection import Group, Projection
 from halops.train.loss import chunked_loss
@@ -34,12 +35,15 @@ def projection(rows: int, columns: int) -> Projection:
 
 def layers(settings: MemorySettings) -> list[Layer]:
     hidden, inner, copy = QWEN.hidden_size, QWEN.intermediate_size, settings.dequantized_base
+    buffers = Buffers(dict)
+
+    def group(kind: str, columns: int, *rows: int) -> Group:
+        return Group([projection(count, columns) for count in rows], copy, None, buffers[kind])
+
     return [
         Layer(
-            qkv=Group([projection(hidden, hidden), projection(512, hidden), projection(512, hidden)], copy),
-            out=Group([projection(hidden, hidden)], copy),
-            gate_up=Group([projection(inner, hidden), projection(inner, hidden)], copy),
-            down=Group([projection(hidden, inner)], copy),
+            qkv=group("qkv", hidden, hidden, 512, 512), out=group("out", hidden, hidden),
+            gate_up=group("gate_up", hidden, inner, inner), down=group("down", inner, hidden),
             first_norm=tensor(hidden), second_norm=tensor(hidden), eps=1e-6, heads=28, kv_heads=4, head_dim=128,
             scaling=0.1, keep=index >= settings.checkpointed_layers, mlp_tokens=lambda _: settings.mlp_tokens,
         )
@@ -74,8 +78,9 @@ def test_the_formula_is_what_the_layers_hold(tokens: int, checkpointed: int, inn
         token_budget=tokens, checkpointed_layers=checkpointed, mlp_tokens=inner, dequantized_base=copy
     )
     kept, most, by_dtype = measured(settings)
-    copied = peak(RTX8, QWEN, settings).copy_  # seen by the ledger as soon as a part of it is looked at
     wide = widths(QWEN, 16)
+    # Seen by the ledger as soon as a part of it is looked at.
+    copied = peak(RTX8, QWEN, settings).copy_ + buffer_bytes(wide, settings, 2)
     assert kept - copied == pytest.approx(kept_bytes(QWEN, wide, settings, 2), rel=0.01)
     counted = kept_bytes(QWEN, wide, settings, 2) + layer_bytes(QWEN, wide, settings, 2, TRAINABLE)
     assert most - copied == pytest.approx(counted, rel=0.06)
@@ -86,15 +91,15 @@ def test_the_formula_is_what_the_layers_hold(tokens: int, checkpointed: int, inn
 
 
 @pytest.mark.parametrize(
-    ("tokens", "at_once"), [(8192, 2048), (7000, 3500), (5000, 5000), (3000, 3000), (9000, 2048), (1, 1)]
+    ("tokens", "at_once"), [(8192, 4096), (7000, 4096), (5000, 5000), (3000, 3000), (9000, 4096), (1, 1)]
 )
 def test_a_small_micro_batch_goes_through_the_mlp_at_once(tokens: int, at_once: int) -> None:
-    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=2048)
+    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=4096)
     assert inner_tokens(RTX8, QWEN, whole, tokens) == at_once
 
 
 def test_a_small_micro_batch_stays_within_the_peak_of_a_whole_one() -> None:
-    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=2048)
+    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=4096)
     small = whole.model_copy(update={"token_budget": 5000, "mlp_tokens": 5000})
     assert measured(small)[1] <= 1.01 * measured(whole)[1]
 

@@ -11,7 +11,7 @@ import torch
 
 from halops.errors import ConfigError
 from halops.train import arguments, trainer
-from halops.train.flat import flatten
+from halops.train.flat import Flat, flatten
 from tests.unit.train.conftest import Attempt, make_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
@@ -85,6 +85,18 @@ def test_a_saved_state_goes_on_exactly() -> None:
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
+def test_gradients_that_were_gathered_early_are_the_step_s() -> None:
+    parts = parameters(torch.float32)
+    optimizer = made("AdamW8bit", parts)
+    flat = flatten(optimizer)
+    assert flat
+    parts[0].grad = torch.ones_like(parts[0])
+    flat.gather()
+    parts[0].grad = None  # the step doesn't look at it again
+    optimizer.step()
+    assert not torch.equal(parts[0], parameters(torch.float32)[0])
+
+
 def test_a_missing_gradient_is_zero_and_none_at_all_is_no_step() -> None:
     parts = parameters(torch.float32)
     optimizer = made("AdamW8bit", parts)
@@ -124,16 +136,16 @@ def test_a_training_stopped_between_ends_with_the_bits_of_one_matrix_by_matrix(
 ) -> None:
     monkeypatch.setattr(arguments, "CPU_OPTIMIZERS", arguments.CPU_OPTIMIZERS | {"paged_adamw_8bit"})
     profile = make_profile(training={"optim": "paged_adamw_8bit"}, lora={"r": 256, "lora_alpha": 256})
-    answers: list[bool] = []
-    monkeypatch.setattr(trainer, "flatten", lambda optimizer: answers.append(flatten(optimizer)))
+    made: list[Flat | None] = []
+    monkeypatch.setattr(trainer, "flatten", lambda optimizer: made.append(flatten(optimizer)) or made[-1])
     stopped = attempt(profile, "kept")
     stopped.stop_at(5)
     with pytest.raises(Exception, match="stopped at step 5"):
         stopped.run()
     after = attempt(profile, "kept")
     after.run()
-    assert answers == [True, True]
-    monkeypatch.setattr(trainer, "flatten", lambda optimizer: False)
+    assert [bool(one) for one in made] == [True, True]
+    monkeypatch.setattr(trainer, "flatten", lambda optimizer: None)
     apart = attempt(profile)
     apart.run()
     assert after.curve() == apart.curve()
@@ -146,7 +158,7 @@ def test_a_checkpoint_of_another_layout_is_told_what_to_do_with(
     monkeypatch.setattr(arguments, "CPU_OPTIMIZERS", arguments.CPU_OPTIMIZERS | {"adamw_8bit"})
     profile = make_profile(training={"optim": "adamw_8bit"}, lora={"r": 256, "lora_alpha": 256})
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "flatten", lambda optimizer: False)
+        patch.setattr(trainer, "flatten", lambda optimizer: None)
         stopped = attempt(profile, "kept")
         stopped.stop_at(3)
         with pytest.raises(Exception, match="stopped at step 3"):

@@ -169,10 +169,7 @@ def test_every_element_of_the_buffer_is_written(ranks: tuple[int, ...]) -> None:
         Projection(torch.randn(8, 12), None, 8, 12, torch.randn(rank, 12), torch.randn(8, rank), 2.0) for rank in ranks
     ]
     group, x = Group(projections), torch.randn(5, 12)
-    size = (group.rows + group.extra, group.columns + group.extra)
-    group._resident = torch.full(size, float("nan"))
-    for index, one in enumerate(projections):
-        group._resident[8 * index : 8 * index + 8, :12] = one.weight
+    group._buffer.fill_(float("nan"))
     given = torch.full((5, 12 + group.extra), float("nan"))
     given[:, :12] = x
     matrix = group.matrix()
