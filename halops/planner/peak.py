@@ -46,13 +46,7 @@ class Widths(Frozen):
     attention: int
     qkv: int
     extra: int  # room for an adapter's ranks, of the widest group
-    wide: int  # gate and up
-    narrow: int  # down
-    small: int  # q, k and v; the output projection
-
-    @property
-    def all(self) -> int:
-        return self.wide + self.narrow + self.small
+    buffers: int
 
 
 def widths(dims: Dimensions, rank: int) -> Widths:
@@ -72,9 +66,10 @@ def widths(dims: Dimensions, rank: int) -> Widths:
         attention=o.columns,
         qkv=qkv,
         extra=padded(3),
-        wide=buffer(gate.rows + up.rows, gate.columns, 2),
-        narrow=buffer(down.rows, down.columns, 1),
-        small=buffer(qkv, q.columns, 3) + buffer(o.rows, o.columns, 1),
+        buffers=buffer(qkv, q.columns, 3)
+        + buffer(o.rows, o.columns, 1)
+        + buffer(gate.rows + up.rows, gate.columns, 2)
+        + buffer(down.rows, down.columns, 1),
     )
 
 
@@ -89,7 +84,7 @@ def peak(profile: Profile, dims: Dimensions, settings: MemorySettings) -> Peak:
         base -= embedding_parameters(dims) // 2 * element
     return Peak(
         base=base,
-        copy_=dims.num_hidden_layers * wide.all * element if settings.dequantized_base else 0,
+        copy_=dims.num_hidden_layers * wide.buffers * element if settings.dequantized_base else 0,
         adapter=trainable * adapter,
         gradients=trainable * adapter,
         optimizer=0 if paged else states,
@@ -106,7 +101,7 @@ def peak(profile: Profile, dims: Dimensions, settings: MemorySettings) -> Peak:
 
 def buffer_bytes(wide: Widths, settings: MemorySettings, element: int) -> int:
     """One layer's weights dequantized, in memory that all layers share, unless each has a copy of its own."""
-    return 0 if settings.dequantized_base else wide.all * element
+    return 0 if settings.dequantized_base else wide.buffers * element
 
 
 def inner_tokens(profile: Profile, dims: Dimensions, settings: MemorySettings, tokens: int) -> int:

@@ -62,7 +62,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self._offload = activation_offload(self.model) if offload else contextlib.nullcontext()
         self.grad_norm: Any = 0.0
         self._flat: Flat | None = None
-        shorten_walks(self.model)
+        self._trained = shorten_walks(self.model)
         if world.size > 1:
             share_adapter_only(self.model)
             torch.manual_seed(self.args.seed + world.rank)  # of dropout: each process drops its own
@@ -115,6 +115,10 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The Trainer's own count isn't used, and wants plain batches."""
         return 0
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Over what is trained: the Trainer goes through the whole model for it, twice."""
+        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """After clipping, and before the loss is waited for: the last moment at which the GPU is still at work."""

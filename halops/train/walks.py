@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.nn import Parameter
 
-def shorten_walks(model: Any) -> None:
-    """Let `train` and `eval` return at once where the model is in that mode, and `zero_grad` go to what is trained.
+
+def shorten_walks(model: Any) -> list[Parameter]:
+    """Let `train` and `eval` return at once where the model is in that mode, and `zero_grad` go to what is trained,
+    which is returned.
 
     From here on modes are set on the whole model, and no other parameter begins to be trained.
     """
@@ -32,3 +35,4 @@ def shorten_walks(model: Any) -> None:
                 item.grad.zero_()
 
     model.train, model.zero_grad = train, zero_grad
+    return parameters
