@@ -83,7 +83,7 @@ class Group:
         return buffers[shape]
 
     def matrix(self) -> Tensor:
-        """The buffer, filled with the weights and the adapters as they are now, until another group of its is."""
+        """The buffer, filled with the weights and the adapters as they are now; until a group that shares it fills it."""
         self._fill()
         return self._buffer
 
