@@ -83,7 +83,7 @@ class Group:
         return buffers[shape]
 
     def matrix(self) -> Tensor:
-        """The buffer, filled with the weights and the adapters as they are now; until a group that shares it fills it."""
+        """The buffer, filled with the weights and the adapters as they are now, until a group that shares it does."""
         self._fill()
         return self._buffer
 
