@@ -138,8 +138,8 @@ def dequantization() -> None:
 
 
 def recording(device: str = "cuda") -> float:
-    """Two layers' gate and up in one buffer, three times, so that the last is a record's: the adapters as they are by
-    then, one of them moved. Gap of the products to those of the plain layers."""
+    """Two layers' gate and up in one buffer, four times: called, recorded, called again since an adapter has moved, and
+    recorded anew. Worst gap of the products to those of the plain layers, with the adapters as they are by then."""
     from halops.train.fused.projection import Group, Projection
 
     def draw(*shape: int) -> Tensor:
