@@ -11,6 +11,7 @@ from tests.conftest_s3 import _s3_http, _s3_https, s3_http, s3_https
 
 __all__ = ["_s3_http", "_s3_https", "s3_http", "s3_https"]
 
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # as the train stage has it: a third of the imports' time
 KEPT = {"HALOPS_CACHE", "HALOPS_LLAMA_CPP"}  # where builds and downloads are; everything else would leak in
 
 

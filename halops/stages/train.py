@@ -36,6 +36,9 @@ def run(context: StageContext) -> Metrics:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the input folder
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # less lost to fragmentation
+    # Nothing here is compiled by torch, but bitsandbytes decorates functions with torch.compile, which loads Inductor:
+    # a third of the time that the libraries take to import.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     from halops.train.arguments import check_names, share
     from halops.train.launch import launch, team_of
 
