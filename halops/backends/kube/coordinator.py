@@ -21,6 +21,7 @@ from halops.artifact import now
 from halops.backends.kube.api import KubeApi, Object
 from halops.backends.kube.connection import connect
 from halops.backends.kube.decide import OOM_KILLED, AttemptRecord, Move, code_of, decide
+from halops.backends.kube.faults import ClusterUnavailable
 from halops.backends.kube.observe import (
     History,
     annotations_of,
@@ -208,15 +209,20 @@ def say(text: str) -> None:
 def walk(coordinator: Coordinator) -> int:
     """Tick until the run is over. Returns 0 then; else an error's exit code, and the Job starts another of us."""
     try:
-        while coordinator.tick() not in OVER:
-            time.sleep(TICK_SECONDS)
-    except Stopped as error:
+        return _walk(coordinator)
+    except Stopped as error:  # wherever it comes, also while an error is told
         coordinator.say(str(error))
         coordinator.leave()
         return Interrupted.exit_code
+
+
+def _walk(coordinator: Coordinator) -> int:
+    try:
+        while coordinator.tick() not in OVER:
+            time.sleep(TICK_SECONDS)
     except HalopsError as error:
         coordinator.say(f"error: {error}")
-        if isinstance(error, ConfigError):
+        if not isinstance(error, ClusterUnavailable):  # a root deleted in the midst of a tick is any of the others
             coordinator.leave()
         with contextlib.suppress(HalopsError):  # a person should see it without reading our log
             coordinator.complain(str(error))

@@ -6,12 +6,14 @@ coordinator or `halops cancel`, finds it there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from halops import names
 from halops.artifact import Frozen
 from halops.backends.kube.api import KubeApi, Object
 from halops.backends.kube.observe import annotations_of
+from halops.errors import NotFoundError
 
 Say = Callable[[str], None]
 
@@ -66,7 +68,8 @@ def give_back(api: KubeApi, freed: Freed, root: Object | None, say: Say) -> None
         there.scale(freed.deployment, freed.replicas)
         say(f"{server}: back to {freed.replicas} replica{'s' if freed.replicas > 1 else ''}")
     if root:
-        _note(api, root, None)
+        with contextlib.suppress(NotFoundError):  # it was deleted meanwhile
+            _note(api, root, None)
 
 
 def _note(api: KubeApi, root: Object, text: str | None) -> None:
