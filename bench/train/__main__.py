@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-train"), help="scratch folder, holds the base")
     parser.add_argument("--out", type=Path, default=Path("bench-train.jsonl"))
     parser.add_argument("--timed", type=int, default=5)
-    parser.add_argument("--warm", type=int, help="steps before the timed ones, instead of each contender's own")
+    parser.add_argument("--warm", type=int, help="steps before the timed ones, instead of what is usual")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--limit", type=float, default=240, help="seconds for one process")

@@ -24,6 +24,7 @@ class Cell:
     cap: float
     short: bool = False
     profile: str = "rtx8"
+    warm: int = 0  # steps before the timed ones, at least
 
     @property
     def rows_a_step(self) -> int:
@@ -31,7 +32,7 @@ class Cell:
 
 
 CELLS = {
-    "short": Cell(1024, 1, 8, 7.5, short=True),
+    "short": Cell(1024, 1, 8, 7.5, short=True, warm=12),  # steps of new sizes cost more
     "1024": Cell(1024, 1, 8, 7.5),
     "4096": Cell(4096, 1, 8, 7.5),
     "a100": Cell(4096, 4, 4, 0, profile="a100"),

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--timed", type=int, default=5)
-    parser.add_argument("--warm", type=int, help="instead of the contender's own")
+    parser.add_argument("--warm", type=int, help="instead of the cell's and the contender's own")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
@@ -82,8 +82,8 @@ def main() -> None:
         make_base(options.base, options.layers, options.tiny, options.tokenizer)
         return
     cell, contender = cell_of(options.cell), CONTENDERS[options.contender]
-    if options.warm is not None:
-        contender = replace(contender, warm=options.warm)
+    warm = max(contender.warm, cell.warm) if options.warm is None else options.warm
+    contender = replace(contender, warm=warm)
     if contender.code == "unsloth":
         import unsloth  # type: ignore[import-not-found]  # noqa: F401  # wants to be first
     result = measure(cell, contender, options.base, options.timed, options.dropout, options.tiny)
