@@ -222,10 +222,13 @@ def _walk(coordinator: Coordinator) -> int:
             time.sleep(TICK_SECONDS)
     except HalopsError as error:
         coordinator.say(f"error: {error}")
-        if not isinstance(error, ClusterUnavailable):  # a root deleted in the midst of a tick is any of the others
-            coordinator.leave()
         with contextlib.suppress(HalopsError):  # a person should see it without reading our log
             coordinator.complain(str(error))
+        try:
+            if not isinstance(error, ClusterUnavailable):  # a root deleted in the midst of a tick is any of the others
+                coordinator.leave()
+        except HalopsError as another:
+            coordinator.say(f"error: {another}")
         return error.exit_code
     return 0
 

@@ -37,7 +37,7 @@ class Ends(Coordinator):
 def test_a_root_that_is_gone_is_left_properly(error: HalopsError) -> None:
     coordinator = Ends(error)
     assert walk(coordinator) == error.exit_code
-    assert coordinator.did == ["leave", "complain"]
+    assert coordinator.did == ["complain", "leave"]
 
 
 def test_an_api_server_that_is_away_is_for_the_next_of_us() -> None:
@@ -61,4 +61,14 @@ def test_told_to_end_while_it_leaves_it_does_so_again() -> None:
 
     coordinator = Ends(NotFoundError("the root is gone"), while_leaving=interrupted)
     assert walk(coordinator) == Interrupted.exit_code
-    assert coordinator.did == ["leave", "leave"]
+    assert coordinator.did == ["complain", "leave", "leave"]
+
+
+def test_what_cant_be_given_back_is_said_and_the_first_error_stands() -> None:
+    def refused() -> None:
+        raise ConfigError("may not scale the server")
+
+    coordinator, said = Ends(NotFoundError("the root is gone"), while_leaving=refused), []
+    coordinator.say = said.append
+    assert walk(coordinator) == NotFoundError.exit_code
+    assert "may not scale the server" in said[-1]
