@@ -118,7 +118,7 @@ def _cluster(patient: Patient, store: Store | None) -> Iterator[Check]:
     except HalopsError as error:
         yield fail("cluster", error.what, error.remedy or "set KUBECONFIG")
         return
-    yield from cluster.examine(view, patient.profile, patient.site)
+    yield from cluster.examine(view, patient.profile, patient.site, store)
 
 
 def _disk(patient: Patient, estimates: list[StageEstimate], store: Store | None) -> Check:

@@ -17,6 +17,7 @@ from halops.names import COORDINATOR, PREFIX, STAGES
 from halops.profile import Profile
 from halops.sections import Dimensions
 from halops.site import Site
+from halops.store.base import Store
 
 OLDEST = (1, 31)  # podFailurePolicy is GA
 APPLY = "kubectl apply -k k8s/overlays/OVERLAY, by an admin of the cluster"
@@ -35,28 +36,33 @@ RIGHTS: tuple[tuple[str, str], ...] = (
 SEVERAL_NODES = (("create", "services"), ("create", "networkpolicies"))
 
 
-def examine(view: ClusterView, profile: Profile, site: Site) -> Iterator[Check]:
-    """Every check of a cluster in turn; only the first if it can't be reached."""
+def examine(view: ClusterView, profile: Profile, site: Site, store: Store | None = None) -> Iterator[Check]:
+    """Every check of a cluster in turn; only the first if it can't be reached.
+
+    Args:
+        store: where it is known to work with our own credentials: then those of the pods are tried, too.
+    """
     try:
         yield version(view.version())
     except HalopsError as error:
         where = f" ({error.where})" if error.where else ""
         yield fail("cluster", f"{error.what}{where}", error.remedy or "check the kubeconfig")
         return
-    for look in (_prepared, _sized):
+    for look in (_prepared(view, profile, site, store), _sized(view, profile, site)):
         try:
-            yield from look(view, profile, site)
+            yield from look
         except HalopsError as error:
             yield fail("cluster", error.what, error.remedy or "try again")
 
 
-def _prepared(view: ClusterView, profile: Profile, site: Site) -> Iterator[Check]:
+def _prepared(view: ClusterView, profile: Profile, site: Site, store: Store | None) -> Iterator[Check]:
     yield namespace(view.namespace(), site.namespace, can_see=view.can_i("get", "namespaces"))
     wanted = RIGHTS + (SEVERAL_NODES if profile.cluster.nodes > 1 else ())
     yield rights([right for right in wanted if not view.can_i(*right)], site.namespace)
     yield accounts(view.service_accounts())
     readable = view.can_i("get", "secrets")
-    yield secret("S3 Secret", site.secrets.s3, S3_KEYS, readable, view.secret_keys)
+    found = secret("S3 Secret", site.secrets.s3, S3_KEYS, readable, view.secret_keys)
+    yield opens(found, view, site.secrets.s3, store) if found.status == "ok" and store and site.secrets.s3 else found
     if profile.model.uri.startswith("hf://") and site.secrets.hub:
         yield secret("hub Secret", site.secrets.hub, HUB_KEYS, readable, view.secret_keys)
 
@@ -155,6 +161,16 @@ def secret(
     if missing := sorted(needed - found):
         return fail(title, f"{name} has no {' and no '.join(missing)}", f"kubectl edit secret {name}")
     return ok(title, f"{name} has its keys")
+
+
+def opens(found: Check, view: ClusterView, name: str, store: Store) -> Check:
+    """Whether the pods' keys open the store, tried from here."""
+    try:
+        view.try_secret(name, store.check)
+    except HalopsError as error:
+        remedy = f"kubectl delete secret {name}; kubectl create secret generic {name} --from-env-file=FILE"
+        return fail(found.name, f"{name} doesn't open the store: {error.what}", remedy)
+    return ok(found.name, f"{found.detail}, which open the store")
 
 
 def images(locked: Mapping[str, str]) -> Check:

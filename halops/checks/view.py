@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Object = Mapping[str, Any]
@@ -33,6 +33,10 @@ class ClusterView(Protocol):
 
     def secret_keys(self, name: str) -> set[str] | None:
         """Names of a Secret's keys, never their values; None also if it isn't there."""
+        ...
+
+    def try_secret(self, name: str, use: Callable[[dict[str, str]], None]) -> None:
+        """Call something with a Secret's values, which go nowhere else. Raises what it raises."""
         ...
 
     def quota(self) -> Sequence[Object] | None:

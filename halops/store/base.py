@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -60,5 +60,9 @@ class Store(Protocol):
         Nothing below one of the prefixes in `keep` is touched. Nothing there is no error.
         """
 
-    def check(self) -> None:
-        """Prove that the store can be reached and written. Raises StoreUnavailable with the remedy."""
+    def check(self, keys: Mapping[str, str] | None = None) -> None:
+        """Prove that the store can be reached and written. Raises StoreUnavailable with the remedy.
+
+        Args:
+            keys: credentials to try instead of this process's own, by the names of their variables; a folder has none.
+        """

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from halops.disk import TEMPORARY, OnBytes, disk_error, disk_errors, link_or_copy, new_file, pump, temporary_name
@@ -147,7 +147,7 @@ class LocalStore:
                 with contextlib.suppress(FileNotFoundError):  # somebody else deletes too
                     shutil.rmtree(target)
 
-    def check(self) -> None:
+    def check(self, keys: Mapping[str, str] | None = None) -> None:
         """Write, read and remove a small file. Raises StoreUnavailable or HostError."""
         key = f".halops-check-{uuid.uuid4().hex}"
         self.write(key, key.encode())

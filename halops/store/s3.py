@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -184,11 +184,11 @@ class S3Store:
                 lambda key: below(key[skip:], prefix) and not kept(key[skip:], keep),
             )  # fmt: skip
 
-    def check(self) -> None:
+    def check(self, keys: Mapping[str, str] | None = None) -> None:
         """Write, read and remove a small object, without retries. Raises StoreUnavailable."""
         probe = S3Store(self.bucket, self.prefix, endpoint=self._endpoint, region=self._region)
         with translated(self._where("")):
-            probe._client = make_client(self._endpoint, self._region, tries=1, read_seconds=CHECK_SECONDS)
+            probe._client = make_client(self._endpoint, self._region, tries=1, read_seconds=CHECK_SECONDS, keys=keys)
         key = f".halops-check-{uuid.uuid4().hex}"
         probe.write(key, key.encode())
         if probe.read(key) != key.encode():

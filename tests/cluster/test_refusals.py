@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.faults import kill_process
 from tests.cluster.handle import Cluster
 from tests.cluster.listener import listening
-from tests.cluster.place import Place, put_secret
+from tests.cluster.place import TINY, Place, put_secret
 from tests.cluster.pods import eventually
 from tests.cluster.test_faults import attempts
 
@@ -63,6 +63,9 @@ def test_a_flipped_bit_ends_the_next_stage(place: Place) -> None:
 def test_a_wrong_key_is_said_plainly(place: Place) -> None:
     assert place.cluster.store
     put_secret(place, place.cluster.store.keys | {"AWS_SECRET_ACCESS_KEY": "not-it"})
+    looked = place.halops("doctor", f"--profile={TINY}", f"--set=model.uri={place.model}", check=False)
+    assert looked.returncode == 5
+    assert "halops-s3 doesn't open the store: the secret key doesn't fit the access key" in looked.stdout
     run = place.submit(training__max_steps=3)
     status = place.until(run, lambda status: any(item["diagnosis"] for item in status["stages"]), 120)
     text = " ".join(item["diagnosis"] or "" for item in status["stages"]).lower()
@@ -82,6 +85,20 @@ def test_a_gpu_that_is_too_small_is_explained_before_anything_runs_on_one(place:
     assert "nvidia.com/gpu.memory" in train["diagnosis"] or "GiB" in train["diagnosis"]
     assert [pod["status"]["phase"] for pod in place.objects("pods", run, "train")] == ["Pending"]
     place.halops("cancel", run)
+
+
+@pytest.mark.usefixtures("own_cluster")
+def test_the_shipped_profile_is_judged_by_the_server_and_says_what_the_nodes_lack(place: Place) -> None:
+    judged = place.halops("submit", "--profile", "a100", "--dry-run")
+    assert "would accept all of it" in judged.stderr
+    done = place.halops("submit", "--profile", "a100")
+    assert "train will wait: node2 has a GPU of 8.0 GiB, 40.0 GiB asked" in done.stderr
+    run = done.stdout.strip()
+    assert place.objects("jobs", run, "train") == []
+    place.halops("cancel", run)
+    ready = place.halops("doctor", "--profile", "a100", check=False)
+    assert ready.returncode == 5
+    assert "GPU node" in ready.stderr
 
 
 def test_quota_is_judged_before_anything_is_made(place: Place) -> None:

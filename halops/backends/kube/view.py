@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -46,6 +47,11 @@ class KubeView:
         """Names of a Secret's keys; the values are dropped here."""
         found = _allowed(lambda: self._api.get("secrets", name))
         return None if found is None else set(found.get("data") or {})
+
+    def try_secret(self, name: str, use: Callable[[dict[str, str]], None]) -> None:
+        """Call something with a Secret's values, which go nowhere else."""
+        if found := _allowed(lambda: self._api.get("secrets", name)):
+            use({key: b64decode(value).decode() for key, value in (found.get("data") or {}).items()})
 
     def quota(self) -> list[Object] | None:
         """The namespace's ResourceQuotas."""

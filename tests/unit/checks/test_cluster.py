@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from halops.backends.kube.view import KubeView
 from halops.checks.base import Check
 from halops.checks.cluster import RIGHTS, SEVERAL_NODES, examine, images, pod_needs, reachable_store
 from halops.checks.nodes import fit, pod_requests, read_nodes, tolerates
-from halops.errors import HalopsError, TransientError
+from halops.errors import HalopsError, StoreUnavailable, TransientError
 from halops.manifests.needs import Needs
 from halops.profile import load_profile
 from halops.sections import Cluster, Gpu, Toleration
 from halops.site import Secrets, Site
+from halops.store.local import LocalStore
 from tests.unit.test_k8s import FOLDER, granted
 
 Object = dict[str, Any]
@@ -95,6 +97,9 @@ class View:
     def secret_keys(self, name: str) -> set[str] | None:
         return self.keys.get(name)
 
+    def try_secret(self, name: str, use: Callable[[dict[str, str]], None]) -> None:
+        use({"AWS_ACCESS_KEY_ID": "theirs", "AWS_SECRET_ACCESS_KEY": "of theirs"})
+
     def quota(self) -> list[Object] | None:
         return self.quotas
 
@@ -104,6 +109,32 @@ class View:
 
 def checked(view: View, *overrides: str, site: Site = SITE, profile: str = "a100") -> dict[str, Check]:
     return {check.name: check for check in examine(view, load_profile(profile, overrides), site)}
+
+
+class Locked(LocalStore):
+    """A store that one access key opens."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        super().__init__(folder)
+        self.key = key
+
+    def check(self, keys: Mapping[str, str] | None = None) -> None:
+        if (keys or {}).get("AWS_ACCESS_KEY_ID") != self.key:
+            raise StoreUnavailable("the access key isn't known")
+
+
+def test_the_pods_keys_are_tried(tmp_path: Path) -> None:
+    profile = load_profile("a100")
+
+    def found(key: str) -> Check:
+        checks = examine(View(), profile, SITE, Locked(tmp_path, key))
+        return next(check for check in checks if check.name == "S3 Secret")
+
+    assert found("theirs").status == "ok"
+    assert "open the store" in found("theirs").detail
+    assert found("another's").status == "fail"
+    assert "the access key isn't known" in found("another's").detail
+    assert "of theirs" not in str(found("another's"))
 
 
 def test_a_cluster_where_all_is_well() -> None:
@@ -392,6 +423,10 @@ def test_the_view_of_a_real_api(view: KubeView) -> None:
     assert view.service_accounts() == {"halops-train"}
     assert view.secret_keys("s3") == {"AWS_ACCESS_KEY_ID"}
     assert view.secret_keys("none") is None
+    tried: list[dict[str, str]] = []
+    view.try_secret("s3", tried.append)
+    view.try_secret("none", tried.append)
+    assert [list(values) for values in tried] == [["AWS_ACCESS_KEY_ID"]]
     assert view.quota() == []
     assert view.can_i("get", "pods/log")
     assert not view.can_i("get", "pods")
