@@ -11,7 +11,7 @@ from halops.checks.nodes import fit, read_nodes
 from halops.checks.quota import quota
 from halops.checks.room import cpu_nodes, gpu_nodes
 from halops.checks.view import ClusterView, Object
-from halops.errors import HalopsError
+from halops.errors import ConfigError, HalopsError
 from halops.manifests.needs import Needs, profile_needs
 from halops.names import COORDINATOR, PREFIX, STAGES
 from halops.profile import Profile
@@ -165,8 +165,14 @@ def secret(
 
 def opens(found: Check, view: ClusterView, name: str, store: Store) -> Check:
     """Whether the pods' keys open the store, tried from here."""
+
+    def use(values: dict[str, str]) -> None:
+        if padded := sorted(key for key in S3_KEYS if values.get(key, "") != values.get(key, "").strip()):
+            raise ConfigError(f"{' and '.join(padded)} with white space around it, such as the end of a file's line")
+        store.check(values)
+
     try:
-        view.try_secret(name, store.check)
+        view.try_secret(name, use)
     except HalopsError as error:
         remedy = f"kubectl delete secret {name}; kubectl create secret generic {name} --from-env-file=FILE"
         return fail(found.name, f"{name} doesn't open the store: {error.what}", remedy)

@@ -51,7 +51,7 @@ class KubeView:
     def try_secret(self, name: str, use: Callable[[dict[str, str]], None]) -> None:
         """Call something with a Secret's values, which go nowhere else."""
         if found := _allowed(lambda: self._api.get("secrets", name)):
-            use({key: b64decode(value).decode() for key, value in (found.get("data") or {}).items()})
+            use({key: b64decode(value).decode(errors="replace") for key, value in (found.get("data") or {}).items()})
 
     def quota(self) -> list[Object] | None:
         """The namespace's ResourceQuotas."""

@@ -77,6 +77,7 @@ class View:
         self.pods: list[Object] | None = []
         self.accounts: set[str] | None = {f"halops-{stage}" for stage in STAGES}
         self.keys: dict[str, set[str]] = {"s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, "hub": {"HF_TOKEN"}}
+        self.values = {"AWS_ACCESS_KEY_ID": "theirs", "AWS_SECRET_ACCESS_KEY": "of theirs"}
         self.quotas: list[Object] | None = []
 
     def version(self) -> str:
@@ -98,7 +99,7 @@ class View:
         return self.keys.get(name)
 
     def try_secret(self, name: str, use: Callable[[dict[str, str]], None]) -> None:
-        use({"AWS_ACCESS_KEY_ID": "theirs", "AWS_SECRET_ACCESS_KEY": "of theirs"})
+        use(self.values)
 
     def quota(self) -> list[Object] | None:
         return self.quotas
@@ -124,10 +125,10 @@ class Locked(LocalStore):
 
 
 def test_the_pods_keys_are_tried(tmp_path: Path) -> None:
-    profile = load_profile("a100")
+    profile, view = load_profile("a100"), View()
 
     def found(key: str) -> Check:
-        checks = examine(View(), profile, SITE, Locked(tmp_path, key))
+        checks = examine(view, profile, SITE, Locked(tmp_path, key))
         return next(check for check in checks if check.name == "S3 Secret")
 
     assert found("theirs").status == "ok"
@@ -135,6 +136,8 @@ def test_the_pods_keys_are_tried(tmp_path: Path) -> None:
     assert found("another's").status == "fail"
     assert "the access key isn't known" in found("another's").detail
     assert "of theirs" not in str(found("another's"))
+    view.values["AWS_ACCESS_KEY_ID"] = "theirs\n"
+    assert "AWS_ACCESS_KEY_ID with white space around it" in found("theirs").detail
 
 
 def test_a_cluster_where_all_is_well() -> None:
