@@ -160,7 +160,7 @@ def recording(device: str = "cuda") -> float:
             given = group.input(len(x), x)
             given[:, : group.columns] = x
             matrix = group.matrix()
-            group.adapt(given[:, : group.columns], matrix, [], given[:, group.columns :])
+            group.adapt(given[:, : group.columns], matrix, None, given[:, group.columns :])
             parts = [
                 x @ one.weight.t() + one.scale * (x @ a.t()) @ b.t()
                 for one, a, b in zip(group.projections, group.adapters[::2], group.adapters[1::2], strict=True)

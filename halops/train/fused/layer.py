@@ -66,11 +66,11 @@ class Rows(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """Of dropout, by group; all empty without it."""
+    """Of dropout, by group; None without it."""
 
-    qkv: list[int]
-    out: list[int]
-    chunks: list[tuple[list[int], list[int]]]  # gate and up, down
+    qkv: int | None
+    out: int | None
+    chunks: list[tuple[int | None, int | None]]  # gate and up, down
 
 
 class Attended(NamedTuple):
@@ -164,11 +164,11 @@ def _seen(filled: Tensor, group: Group) -> Tensor:
     return filled[:, group.columns :].clone()
 
 
-def _normed(x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
+def _normed(x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seed: int | None) -> Tensor:
     """x after its norm, as a filled input."""
     made = group.input(len(x), x)
     inner = made[:, : group.columns]
-    group.adapt(rms_norm(x, weight, eps, inner), matrix, seeds, made[:, group.columns :])
+    group.adapt(rms_norm(x, weight, eps, inner), matrix, seed, made[:, group.columns :])
     return made
 
 
@@ -179,9 +179,9 @@ def _heads(qkv: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
     return inner[:, : layer.heads], inner[:, layer.heads : keys], inner[:, keys:]
 
 
-def _gate_up(x: Tensor, layer: Layer, matrix: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _gate_up(x: Tensor, layer: Layer, matrix: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
     """The MLP's input as it was filled, and gate and up side by side, with room behind."""
-    given = _normed(x, layer.gate_up, layer.second_norm, layer.eps, matrix, seeds)
+    given = _normed(x, layer.gate_up, layer.second_norm, layer.eps, matrix, seed)
     both = layer.gate_up.output(len(x), x)
     layer.gate_up.forward(given, matrix, out=both[:, : layer.gate_up.rows])
     return given, both
@@ -275,16 +275,14 @@ def _with_room(grad: Tensor, group: Group) -> Tensor:
     return wide
 
 
-def _parts(layer: Layer, tokens: int, seeds: Seeds) -> Iterator[tuple[slice, tuple[list[int], list[int]]]]:
+def _parts(layer: Layer, tokens: int, seeds: Seeds) -> Iterator[tuple[slice, tuple[int | None, int | None]]]:
     return zip(layer.chunks(tokens), seeds.chunks, strict=True)
 
 
 def _seeds(layer: Layer, tokens: int, dropping: bool) -> Seeds:
-    """A seed for each projection, and for each chunk of the MLP anew: a mask depends on its seed alone."""
-
-    def drawn(group: Group) -> list[int]:
-        some = dropping and any(one.dropout for one in group.projections)
-        return draw_seeds(len(group.projections)) if some else []
-
-    chunks = [(drawn(layer.gate_up), drawn(layer.down)) for _ in layer.chunks(tokens)]
-    return Seeds(drawn(layer.qkv), drawn(layer.out), chunks)
+    """A seed for each group, and for each chunk of the MLP anew: a mask depends on its seed alone."""
+    groups = [layer.qkv, layer.out, *[layer.gate_up, layer.down] * len(layer.chunks(tokens))]
+    drops = [dropping and group.drops for group in groups]
+    drawn = draw_seeds(len(groups)) if any(drops) else [0] * len(groups)
+    qkv, out, *inner = [seed if wanted else None for seed, wanted in zip(drawn, drops, strict=True)]
+    return Seeds(qkv, out, list(zip(inner[::2], inner[1::2], strict=True)))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from halops.train.fused.dequantize import dequantize
-from halops.train.fused.dropout import add_dropped_, drop
+from halops.train.fused.dropout import Masks, add_products_back_, products, weight_gradient
 from halops.train.fused.recorded import Recorded
 
 ALIGNED = 16  # elements: what tensor cores want of a row's length
@@ -76,6 +76,11 @@ class Group:
         """A and B of each projection that has them, in order."""
         return [item for one in self.projections for item in (one.a, one.b) if item is not None]
 
+    @property
+    def drops(self) -> bool:
+        """Whether its adapters see their input after dropout."""
+        return any(one.rank and one.dropout for one in self.projections)
+
     def _found(self, buffers: MutableMapping[tuple[int, int], Tensor]) -> Tensor:
         shape = (self.rows + self.extra, self.columns + self.extra)
         if shape not in buffers:
@@ -121,19 +126,14 @@ class Group:
         """A gradient to fill: g [T, O] in the first columns, room for s B^T g behind."""
         return torch.empty(tokens, self.rows + self.extra, dtype=like.dtype, device=like.device)
 
-    def adapt(self, x: Tensor, matrix: Tensor, seeds: Sequence[int], out: Tensor) -> Tensor:
+    def adapt(self, x: Tensor, matrix: Tensor, seed: int | None, out: Tensor) -> Tensor:
         """Fill `out`, an input's room or as wide as one, with A x, or with A times x after dropout; x [T, I]."""
         if not self.extra:
             return out
-        if not seeds:
-            return torch.mm(x, matrix[self.rows :, : self.columns].t(), out=out)
-        out.zero_()
-        rank = 0
-        for one, seed in zip(self.projections, seeds, strict=True):
-            if one.a is not None:
-                out[:, rank : rank + one.rank] = drop(x, one.dropout, seed) @ one.a.t()
-            rank += one.rank
-        return out
+        stacked = matrix[self.rows :, : self.columns]
+        if seed is None:
+            return torch.mm(x, stacked.t(), out=out)
+        return products(x, stacked, self._masks(seed), out)
 
     def forward(self, x: Tensor, matrix: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """[T, O]: the product for a filled input, plus the biases, plus `add`."""
@@ -144,7 +144,7 @@ class Group:
             return torch.addmm(self.bias, x, weights, out=out)
         return torch.mm(x, weights, out=out)
 
-    def learn(self, grad: Tensor, x: Tensor, seen: Tensor, seeds: Sequence[int], grads: list[Tensor | None]) -> None:
+    def learn(self, grad: Tensor, x: Tensor, seen: Tensor, seed: int | None, grads: list[Tensor | None]) -> None:
         """Add the gradients in the adapters to `grads`, in the order of `adapters`.
 
         Args:
@@ -153,7 +153,7 @@ class Group:
             seen: [T, room], what `adapt` made of it.
         """
         if self.extra:
-            for index, found in enumerate(self._adapters_backward(grad, x, seen, seeds)):
+            for index, found in enumerate(self._adapters_backward(grad, x, seen, seed)):
                 before = grads[index]
                 grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
 
@@ -162,33 +162,30 @@ class Group:
         if self.extra:
             torch.mm(grad[:, : self.rows], matrix[: self.rows, self.columns :], out=grad[:, self.rows :])
 
-    def backward(self, grad: Tensor, matrix: Tensor, seeds: Sequence[int]) -> Tensor:
+    def backward(self, grad: Tensor, matrix: Tensor, seed: int | None) -> Tensor:
         """The gradient in x [T, I], of a filled one [T, O + room]."""
-        if not seeds:
+        if seed is None or not self.extra:
             return grad @ matrix[:, : self.columns]
         made = grad[:, : self.rows] @ matrix[: self.rows, : self.columns]
-        rank = self.rows
-        for one, seed in zip(self.projections, seeds, strict=True):
-            if one.a is not None:
-                add_dropped_(made, grad[:, rank : rank + one.rank] @ one.a, one.dropout, seed)
-            rank += one.rank
-        return made
+        return add_products_back_(made, grad[:, self.rows :], matrix[self.rows :, : self.columns], self._masks(seed))
 
-    def _adapters_backward(self, grad: Tensor, x: Tensor, seen: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
-        """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; without it, one product for every dA."""
-        together = None if seeds else grad[:, self.rows :].t() @ x
+    def _adapters_backward(self, grad: Tensor, x: Tensor, seen: Tensor, seed: int | None) -> Iterator[Tensor]:
+        """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; every dA from one call."""
+        room = grad[:, self.rows :]
+        together = room.t() @ x if seed is None else weight_gradient(room, x, self._masks(seed))
         row, rank = 0, 0
-        for number, one in enumerate(self.projections):
+        for one in self.projections:
             if one.a is not None and one.b is not None:
                 ranks = slice(rank, rank + one.rank)
-                if together is None:
-                    yield grad[:, self.rows :][:, ranks].t() @ drop(x, one.dropout, seeds[number])
-                else:
-                    yield together[ranks]
+                yield together[ranks]
                 # With beta 0 the first argument isn't looked at: the factor costs no pass of its own.
                 outer = grad[:, row : row + one.rows].t()
                 yield torch.addmm(one.b, outer, seen[:, ranks], beta=0, alpha=one.scale)
             row, rank = row + one.rows, rank + one.rank
+
+    def _masks(self, seed: int) -> Masks:
+        adapted = [one for one in self.projections if one.rank]
+        return Masks(seed, adapted[0].dropout, tuple(one.rank for one in adapted))  # PEFT knows one share for all
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

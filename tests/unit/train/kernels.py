@@ -80,16 +80,17 @@ def rotations() -> None:
 
 
 def dropped() -> None:
-    x = torch.randn(64, 1500)
-    once, again = dropout.drop(x, 0.3, 7), dropout.drop(x, 0.3, 7)
-    assert torch.equal(once, again)
-    assert not torch.equal(once, dropout.drop(x, 0.3, 8))
-    kept = once != 0
-    assert abs(kept.float().mean().item() - 0.7) < 0.01
-    assert (kept.float().mean(1) - 0.7).abs().max() < 0.1
-    close("drop", once[kept], x[kept] / 0.7)
-    into = torch.randn(64, 1500)
-    close("add_dropped_", dropout.add_dropped_(into.clone(), x, 0.3, 7), into + once)
+    """Masks are the references' own: what differs is rounding."""
+    for ranks, tokens, columns in (((4, 4, 4), 37, 200), ((16,), 150, 136), ((3, 20, 20), 70, 44)):
+        masks, rank = dropout.Masks(7, 0.3, ranks), sum(ranks)
+        x, a, grad = torch.randn(tokens, columns), torch.randn(rank + 5, columns), torch.randn(tokens, rank + 5)
+
+        def forward(x: torch.Tensor, a: torch.Tensor, masks: dropout.Masks = masks) -> torch.Tensor:
+            return dropout.products(x, a, masks, x.new_full((len(x), len(a) + 3), 9.0)[:, : len(a)])
+
+        both_ways("products", forward, x, a)
+        both_ways("add_products_back_", dropout.add_products_back_, torch.randn(tokens, columns), grad, a, masks)
+        both_ways("weight_gradient", dropout.weight_gradient, grad, x, masks)
 
 
 def weights() -> None:

@@ -173,7 +173,7 @@ def test_every_element_of_the_buffer_is_written(ranks: tuple[int, ...]) -> None:
     given = torch.full((5, 12 + group.extra), float("nan"))
     given[:, :12] = x
     matrix = group.matrix()
-    group.adapt(given[:, :12], matrix, [], given[:, 12:])
+    group.adapt(given[:, :12], matrix, None, given[:, 12:])
     expected = torch.cat([x @ one.weight.T + 2 * (x @ one.a.T) @ one.b.T for one in projections], dim=1)
     torch.testing.assert_close(group.forward(given, matrix), expected, rtol=1e-5, atol=1e-4)
     assert not matrix[: group.rows].isnan().any()

@@ -38,6 +38,10 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     def types(pointers: str, **others: str) -> dict[str, str]:
         return dict.fromkeys(pointers.split(), "*bf16") | others
 
+    def dropping(more: str) -> dict[str, str]:
+        known = "width a_stride calls rank first seed threshold"
+        return dict.fromkeys(f"{known} {more}".split(), "i32") | {"scale": "fp32"}
+
     norm = {"BLOCK": 4096}
     strides = {f"{name}_stride": "i32" for name in ("grad", "x", "residual", "out")}
     outer = {"scales": "*u8", "code": "*fp32", "outer_code": "*fp32", "outer_scales": "*fp32", "offset": "*fp32"}
@@ -54,9 +58,14 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
          types("given out cos sin", heads="i32", stride="i32", head_stride="i32", out_stride="i32",
                out_head_stride="i32", table_stride="i32", sign="fp32"),
          {"HALF": 64, "HALF_BLOCK": 64, "HEADS_BLOCK": 32}),
-        ("dropout", dropout_triton._drop,
-         types("x out", width="i32", x_stride="i32", out_stride="i32", p="fp32", seed="i32"),
-         {"ADD": True, "BLOCK": 1024}),
+        ("dropout's products", dropout_triton._products, types("x a out", **dropping("tokens x_stride out_stride")),
+         {"RANK": 16, "ROWS": 32, "COLUMNS": 128}),
+        ("dropout's products back", dropout_triton._add_products_back,
+         types("into grad a", **dropping("tokens into_stride grad_stride")),
+         {"COUNT": 3, "RANK": 16, "ROWS": 64, "COLUMNS": 128}),
+        ("dropout's weight gradient", dropout_triton._weight_gradient,
+         types("grad x", out="*fp32", **dropping("tokens part grad_stride x_stride out_stride")),
+         {"RANK": 16, "ROWS": 64, "COLUMNS": 128}),
         ("dequantize", dequantize_triton._dequantize,
          {"packed": "*u8", "out": "*bf16", "count": "i32", "columns": "i32", "stride": "i32", **outer},
          {"PER_SCALE": 64, "PER_OUTER": 256, "NESTED": True, "BYTES": 1024}),
