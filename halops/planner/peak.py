@@ -46,6 +46,8 @@ class Widths(Frozen):
     attention: int
     qkv: int
     extra: int  # room for an adapter's ranks, of the widest group
+    behind: int  # room behind gate and up
+    seen: int  # what the adapters make of their inputs
     buffers: int
 
 
@@ -66,6 +68,8 @@ def widths(dims: Dimensions, rank: int) -> Widths:
         attention=o.columns,
         qkv=qkv,
         extra=padded(3),
+        behind=padded(2),
+        seen=padded(3) + padded(1) + padded(2) + padded(1),
         buffers=buffer(qkv, q.columns, 3)
         + buffer(o.rows, o.columns, 1)
         + buffer(gate.rows + up.rows, gate.columns, 2)
@@ -120,15 +124,16 @@ def inner_tokens(profile: Profile, dims: Dimensions, settings: MemorySettings, t
 
 
 def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> int:
-    """What waits for the backward pass: each layer's input, and of those not checkpointed what they computed."""
+    """What waits for the backward pass: each layer's input and what its adapters made of theirs, and of those layers
+    that aren't checkpointed all that they computed."""
     tokens, layers = settings.token_budget, dims.num_hidden_layers
     one = tokens * wide.hidden * element
-    rooms = 3 * wide.extra  # behind gate and up, and what the adapters of seven projections saw
-    whole = tokens * (wide.qkv + wide.attention + wide.hidden + 2 * wide.inner + rooms) * element
+    seen = tokens * wide.seen * element
+    whole = tokens * (wide.qkv + wide.attention + wide.hidden + 2 * wide.inner + wide.behind) * element
     whole += 4 * tokens * dims.num_attention_heads  # log-sum-exp of the scores
-    kept = (layers + 1) * one + (layers - settings.checkpointed_layers) * whole
+    kept = (layers + 1) * one + layers * seen + (layers - settings.checkpointed_layers) * whole
     if settings.offload_activations:
-        return min(kept, STASHED * one)
+        return min(kept, STASHED * (one + seen))
     return kept
 
 

@@ -95,7 +95,8 @@ def weight_gradient(grad: Tensor, x: Tensor, masks: Masks) -> Tensor:
     if by_triton(x):
         from halops.train.fused import dropout_triton
 
-        return dropout_triton.weight_gradient(grad, x, masks)
+        made: Tensor = dropout_triton.weight_gradient(grad, x, masks)
+        return made
     return torch.cat([grad[:, ranks].t() @ (x * masks.mask(number, x)) for number, ranks in masks.adapters()])
 
 

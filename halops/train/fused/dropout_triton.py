@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from halops.train.fused.launch import power_of_two
 
@@ -110,7 +111,7 @@ def _weight_gradient(
     tl.store(target, made * scale, mask=(ranks < rank)[:, None] & (columns < width)[None, :])
 
 
-def products(x: Any, a: Any, masks: Any, out: Any) -> None:
+def products(x: Tensor, a: Tensor, masks: Any, out: Tensor) -> None:
     rows = ROWS if len(x) >= MANY_TOKENS else FEW_ROWS
     for first, count, rank, at in _runs(masks.ranks):
         _products[(count, triton.cdiv(len(x), rows))](
@@ -119,7 +120,7 @@ def products(x: Any, a: Any, masks: Any, out: Any) -> None:
         )  # fmt: skip
 
 
-def add_products_back(into: Any, grad: Any, a: Any, masks: Any) -> None:
+def add_products_back(into: Tensor, grad: Tensor, a: Tensor, masks: Any) -> None:
     grid = (triton.cdiv(into.shape[1], COLUMNS), triton.cdiv(len(into), ROWS))
     for first, count, rank, at in _runs(masks.ranks):
         _add_products_back[grid](
@@ -129,7 +130,7 @@ def add_products_back(into: Any, grad: Any, a: Any, masks: Any) -> None:
         )  # fmt: skip
 
 
-def weight_gradient(grad: Any, x: Any, masks: Any) -> Any:
+def weight_gradient(grad: Tensor, x: Tensor, masks: Any) -> Tensor:
     tokens, width = x.shape
     blocks = triton.cdiv(width, COLUMNS)
     parts = max(1, min(triton.cdiv(tokens, 8 * ROWS), triton.cdiv(PROGRAMS, blocks * len(masks.ranks))))
@@ -154,7 +155,7 @@ def _runs(ranks: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
         first += count
 
 
-def _calls(x: Any) -> int:
+def _calls(x: Tensor) -> int:
     """Of the random generator, for a row."""
     return -(-x.shape[1] // 8)
 

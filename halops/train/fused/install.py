@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from halops.train import attention
-from halops.train.fused.layer import Layer, Rows, decoder_layer
+from halops.train.fused.layer import decoder_layer
+from halops.train.fused.parts import Layer, Rows
 from halops.train.fused.projection import Group, Projection
 
 # Memory for dequantized weights, by the kind of group and its shape.

@@ -13,7 +13,8 @@ from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
 from halops.sections import Dimensions
 from halops.train.fused.install import Buffers
-from halops.train.fused.layer import Layer, Rows, decoder_layer
+from halops.train.fused.layer import decoder_layer
+from halops.train.fused.parts import Layer, Rows
 from halops.train.fused.projection import Group, Projection
 from halops.train.loss import chunked_loss
 from halops.units import GIB
@@ -30,7 +31,7 @@ def tensor(*shape: int) -> torch.Tensor:
 
 def projection(rows: int, columns: int) -> Projection:
     adapter = (torch.nn.Parameter(tensor(16, columns)), torch.nn.Parameter(tensor(rows, 16)))
-    return Projection(tensor(rows, columns), None, rows, columns, *adapter, 2.0)
+    return Projection(tensor(rows, columns), None, rows, columns, *adapter, 2.0, 0.05)
 
 
 def layers(settings: MemorySettings) -> list[Layer]:
@@ -51,7 +52,7 @@ def layers(settings: MemorySettings) -> list[Layer]:
     ]  # fmt: skip
 
 
-def measured(settings: MemorySettings) -> tuple[int, int, dict[str, int]]:
+def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int, dict[str, int]]:
     """Bytes kept after the forward pass, at the peak, and those at the peak by dtype."""
     tokens = settings.token_budget
     model = layers(settings)
@@ -60,7 +61,7 @@ def measured(settings: MemorySettings) -> tuple[int, int, dict[str, int]]:
     with Ledger() as ledger:
         hidden = tensor(tokens, QWEN.hidden_size)
         for layer in model:
-            hidden = decoder_layer(hidden, layer, rows, dropping=False)
+            hidden = decoder_layer(hidden, layer, rows, dropping)
         kept = ledger.live
         hidden.backward(torch.empty_like(hidden))
     return kept, ledger.peak, ledger.at_peak
@@ -102,6 +103,12 @@ def test_a_small_micro_batch_stays_within_the_peak_of_a_whole_one() -> None:
     whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=4096)
     small = whole.model_copy(update={"token_budget": 5000, "mlp_tokens": 5000})
     assert measured(small)[1] <= 1.01 * measured(whole)[1]
+
+
+@pytest.mark.parametrize("checkpointed", [28, 14])
+def test_dropout_takes_no_memory(checkpointed: int) -> None:
+    settings = MemorySettings(token_budget=4096, checkpointed_layers=checkpointed)
+    assert measured(settings, dropping=True)[1] <= 1.01 * measured(settings)[1]
 
 
 def test_a_copy_of_the_base_is_counted_as_it_is_made() -> None:

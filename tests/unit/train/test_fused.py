@@ -93,6 +93,23 @@ def test_dropout_is_the_same_in_both_passes(tmp_path: Path) -> None:
         assert slope == pytest.approx(float((found[full] * direction).sum()), rel=2e-2, abs=1e-6)
 
 
+def test_what_adapters_made_of_their_inputs_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = adapted(tmp_path / "base", "qwen2"), 0
+    adapt = Group.adapt
+
+    def counted(self: Group, *given: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return adapt(self, *given)
+
+    monkeypatch.setattr(Group, "adapt", counted)
+    layers = install(model, 1, lambda _: 40)
+    gradients(model, [StepCollator(64)(rows_of([30, 30]))])
+    assert calls == len(layers) * 6  # attention's two groups, and the MLP's two for each of its two chunks
+
+
 def test_a_resident_base_follows_the_adapter(tmp_path: Path) -> None:
     model = adapted(tmp_path / "base", "qwen2")
     rows = rows_of(LENGTHS)

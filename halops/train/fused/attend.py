@@ -1,0 +1,87 @@
+"""A decoder layer's first half, norm and attention with their residual, forward and backward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from halops.train import attention
+from halops.train.fused.parts import Layer, Rows, Seeds, adapted, handed_down, normed
+from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
+from halops.train.fused.rotary import rotate
+
+
+class Attended(NamedTuple):
+    """What attention leaves for the backward pass."""
+
+    qkv: Tensor
+    out: Tensor
+    seen: tuple[Tensor, Tensor]  # what the adapters of qkv and out made of their inputs
+    after: Tensor  # the residual after attention
+    kept: tuple[Tensor, ...]
+    matrices: tuple[Tensor, Tensor] | None = None  # of qkv and out, where the same pass goes on to use them
+
+
+def attend(
+    x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
+) -> Attended:
+    """x [T, H] through norm and attention.
+
+    Args:
+        seen: what the adapters of qkv and out made of their inputs, where it is computed again.
+    """
+    first, second = layer.qkv.matrix(), layer.out.matrix()
+    given, in_qkv = normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv, seen[0])
+    qkv = layer.qkv.forward(given, first)
+    del given
+    query, key, value = _heads(qkv, layer)
+    for heads in (query, key):
+        rotate(heads, rows.cos, rows.sin, heads)
+    out, kept = attention.forward(query, key, value, rows.bounds, rows.longest, layer.scaling)
+    given = layer.out.input(len(out), out)
+    given[:, : layer.out.columns] = out.flatten(1)
+    in_out = adapted(given, layer.out, second, seeds.out, seen[1])
+    after = layer.out.forward(given, second, add=x)
+    return Attended(qkv, out, (in_qkv, in_out), after, kept, (first, second))
+
+
+def attend_backward(
+    outer: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds,
+    found: list[list[Tensor | None]], wanted: bool,
+) -> Tensor | None:  # fmt: skip
+    """The gradient in x, if it is wanted, of that in the residual after attention, `outer` [T, H + room]; the adapters'
+    go into `found`."""
+    first, second = attended.matrices or (layer.qkv.matrix(), layer.out.matrix())
+    layer.out.fill(outer, second)
+    layer.out.learn(outer, attended.out.flatten(1), attended.seen[1], seeds.out, found[1])
+    in_out = layer.out.backward(outer, second, seeds.out)
+    query, key, value = attention.backward(
+        in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
+        rows.longest, layer.scaling,
+    )  # fmt: skip
+    del in_out
+    in_qkv = layer.qkv.output(len(x), x)
+    targets = _heads(in_qkv, layer)
+    rotate(query, rows.cos, rows.sin, targets[0], backward=True)
+    rotate(key, rows.cos, rows.sin, targets[1], backward=True)
+    targets[2].copy_(value)
+    del query, key, value
+    layer.qkv.fill(in_qkv, first)
+    given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))
+    layer.qkv.learn(in_qkv, given, attended.seen[0], seeds.qkv, found[0])
+    del given
+    if not wanted:
+        return None
+    in_norm = layer.qkv.backward(in_qkv, first, seeds.qkv)
+    made = handed_down(layer.down.output(len(x), x), layer.down)
+    rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, outer[:, : layer.out.rows], made)
+    return made
+
+
+def _heads(qkv: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [T, heads, D], as views."""
+    inner = qkv[:, : layer.qkv.rows].view(len(qkv), -1, layer.head_dim)
+    keys = layer.heads + layer.kv_heads
+    return inner[:, : layer.heads], inner[:, layer.heads : keys], inner[:, keys:]
