@@ -68,9 +68,12 @@ def references(dtype: torch.dtype) -> dict[str, float]:
     angle = torch.randn(64, 64, device="cuda")
     tables = [torch.cat([item, item], 1).to(dtype) for item in (angle.cos(), angle.sin())]
     found["rotary"] = both(lambda h, c, s: rotary.rotate(h, c, s, torch.empty_like(h)), draw(64, 32, 128), *tables)
-    once = dropout.drop(x, 0.3, 7)
-    assert torch.equal(once, dropout.drop(x, 0.3, 7))
-    assert abs((once != 0).float().mean().item() - 0.7) < 0.01
+    masks, rows, outer = dropout.Masks(7, 0.3, (16, 16, 16)), draw(48, HIDDEN), draw(64, 48)
+    found["dropout's products"] = both(lambda a, b: dropout.products(a, b, masks, a.new_empty(64, 48)), x, rows)
+    found["dropout's products back"] = both(
+        lambda a, g, w: dropout.add_products_back_(a, g, w, masks), past, outer, rows
+    )
+    found["dropout's weights"] = both(lambda *a: dropout.weight_gradient(a[0], a[1], masks), outer, x)
     hidden, head = draw(1, 300, HIDDEN) * 0.2, draw(4096, HIDDEN) * 0.2
     labels = torch.randint(0, 4096, (1, 300), device="cuda")
     results = []
@@ -169,6 +172,21 @@ def recording(device: str = "cuda") -> float:
     return worst
 
 
+def dropping(count: int, columns: int) -> None:
+    """The three products of so many adapters with dropout, beside the forward one without."""
+    from halops.train.fused import dropout
+
+    masks, rank = dropout.Masks(7, 0.05, (16,) * count), 16 * count
+    x, outer = (torch.randn(TOKENS, width, device="cuda").bfloat16() for width in (columns, rank))
+    weights = torch.randn(rank, columns, device="cuda").bfloat16()
+    forward = milliseconds(lambda: dropout.products(x, weights, masks, outer))
+    learned = milliseconds(lambda: dropout.weight_gradient(outer, x, masks))
+    back = milliseconds(lambda: dropout.add_products_back_(x, outer, weights, masks))
+    plain = milliseconds(lambda: x @ weights.t())
+    said = f"{forward:.3f} ms, {learned:.3f} for the weights, {back:.3f} back; {plain:.3f} without it"
+    print(f"dropout before {count} adapters of {columns}: {said}")
+
+
 def head() -> None:
     """The head's loss and gradient against the two bare products."""
     from halops.train.loss import chunked_loss
@@ -204,6 +222,8 @@ def main() -> int:
     good &= found < BOUNDS[torch.bfloat16]
     print(f"torch.bfloat16  recorded weights         {found:.1e}")
     dequantization()
+    for count, columns in ((3, HIDDEN), (2, HIDDEN), (1, HIDDEN), (1, INNER)):
+        dropping(count, columns)
     head()
     return 0 if good else 1
 
