@@ -109,11 +109,11 @@ class Attempt:
         return (self.output / "adapter" / "adapter_model.safetensors").read_bytes()
 
     def stop_at(self, step: int) -> None:
-        """Set `stop` as soon as that step is reported."""
+        """Set `stop` as soon as that step is reported, or a later one: a line of another process may have cut it off."""
 
         def listen(event: dict[str, Any]) -> None:
             self.events.append(event)
-            if event["message"] == "training" and event["metrics"]["step"] == step:
+            if event["message"] == "training" and event["metrics"]["step"] >= step:
                 self.stop.set()
 
         self.context.progress._listener = listen
