@@ -12,7 +12,8 @@ from torch import Tensor
 
 from halops.train.fused.launch import power_of_two
 
-ROWS, COLUMNS = 32, 128  # of a tile: the best of those tried on an H200
+ROWS, MOST_COLUMNS = 32, 128  # of a tile: the best of those tried on an H200
+RANK_BYTES = 128  # of a column of A with so many columns; more ranks take fewer, to fit into any card's shared memory
 FEW_ROWS, MANY_TOKENS = 16, 4096  # where there is less to do, more and smaller programs fill the GPU
 PROGRAMS = 1024  # at least so many share the sum over the tokens
 
@@ -113,45 +114,45 @@ def _weight_gradient(
 
 def products(x: Tensor, a: Tensor, masks: Any, out: Tensor) -> None:
     rows = ROWS if len(x) >= MANY_TOKENS else FEW_ROWS
-    for first, count, rank, at in _runs(masks.ranks):
+    for first, count, rank, at, columns in _runs(masks.ranks, x):
         _products[(count, triton.cdiv(len(x), rows))](
             x, a[at:], out[:, at:], len(x), x.shape[1], x.stride(0), a.stride(0), out.stride(0), _calls(x), rank, first,
-            masks.seed, masks.threshold, masks.scale, RANK=_padded(rank), ROWS=rows, COLUMNS=COLUMNS,
+            masks.seed, masks.threshold, masks.scale, RANK=padded(rank), ROWS=rows, COLUMNS=columns,
         )  # fmt: skip
 
 
 def add_products_back(into: Tensor, grad: Tensor, a: Tensor, masks: Any) -> None:
-    grid = (triton.cdiv(into.shape[1], COLUMNS), triton.cdiv(len(into), ROWS))
-    for first, count, rank, at in _runs(masks.ranks):
-        _add_products_back[grid](
+    for first, count, rank, at, columns in _runs(masks.ranks, into):
+        _add_products_back[(triton.cdiv(into.shape[1], columns), triton.cdiv(len(into), ROWS))](
             into, grad[:, at:], a[at:], len(into), into.shape[1], into.stride(0), grad.stride(0), a.stride(0),
-            _calls(into), rank, first, masks.seed, masks.threshold, masks.scale, COUNT=count, RANK=_padded(rank),
-            ROWS=ROWS, COLUMNS=COLUMNS,
+            _calls(into), rank, first, masks.seed, masks.threshold, masks.scale, COUNT=count, RANK=padded(rank),
+            ROWS=ROWS, COLUMNS=columns,
         )  # fmt: skip
 
 
 def weight_gradient(grad: Tensor, x: Tensor, masks: Any) -> Tensor:
     tokens, width = x.shape
-    blocks = triton.cdiv(width, COLUMNS)
-    parts = max(1, min(triton.cdiv(tokens, 8 * ROWS), triton.cdiv(PROGRAMS, blocks * len(masks.ranks))))
+    whole = triton.cdiv(width, MOST_COLUMNS) * len(masks.ranks)
+    parts = max(1, min(triton.cdiv(tokens, 8 * ROWS), triton.cdiv(PROGRAMS, whole)))
     part = triton.cdiv(triton.cdiv(tokens, parts), ROWS) * ROWS
     made = torch.empty(parts, sum(masks.ranks), width, dtype=torch.float32, device=x.device)
-    for first, count, rank, at in _runs(masks.ranks):
-        _weight_gradient[(count, blocks, parts)](
+    for first, count, rank, at, columns in _runs(masks.ranks, x):
+        _weight_gradient[(count, triton.cdiv(width, columns), parts)](
             grad[:, at:], x, made[:, at:], tokens, part, width, grad.stride(0), x.stride(0), made.stride(0), _calls(x),
-            rank, first, masks.seed, masks.threshold, masks.scale, RANK=_padded(rank), ROWS=ROWS, COLUMNS=COLUMNS,
+            rank, first, masks.seed, masks.threshold, masks.scale, RANK=padded(rank), ROWS=ROWS, COLUMNS=columns,
         )  # fmt: skip
     return made.sum(0) if parts > 1 else made[0]
 
 
-def _runs(ranks: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
-    """Adapters of one rank that follow each other go in one launch: first number, how many, rank, ranks before."""
+def _runs(ranks: tuple[int, ...], x: Tensor) -> Iterator[tuple[int, int, int, int, int]]:
+    """Adapters of one rank that follow each other go in one launch: first number, how many, rank, ranks before, and a
+    tile's columns."""
     first = 0
     while first < len(ranks):
         count = 1
         while first + count < len(ranks) and ranks[first + count] == ranks[first]:
             count += 1
-        yield first, count, ranks[first], sum(ranks[:first])
+        yield first, count, ranks[first], sum(ranks[:first]), columns_for(padded(ranks[first]), x.element_size())
         first += count
 
 
@@ -160,6 +161,11 @@ def _calls(x: Tensor) -> int:
     return -(-x.shape[1] // 8)
 
 
-def _padded(rank: int) -> int:
+def padded(rank: int) -> int:
     """What tensor cores take at least."""
     return max(16, power_of_two(rank))
+
+
+def columns_for(rank: int, element: int) -> int:
+    """Of a tile, by the padded rank and an element's bytes."""
+    return max(16, min(MOST_COLUMNS, MOST_COLUMNS * RANK_BYTES // (rank * element)))

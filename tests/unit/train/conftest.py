@@ -109,7 +109,7 @@ class Attempt:
         return (self.output / "adapter" / "adapter_model.safetensors").read_bytes()
 
     def stop_at(self, step: int) -> None:
-        """Set `stop` as soon as that step is reported, or a later one: a line of another process may have cut it off."""
+        """Set `stop` as soon as that step or a later one is reported: another process's words may cut a line off."""
 
         def listen(event: dict[str, Any]) -> None:
             self.events.append(event)
