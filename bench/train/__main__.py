@@ -3,6 +3,7 @@
     python -m bench.train                                         # every cell with its usual contenders
     python -m bench.train --cells 1024 --contenders ours,unsloth-8 --out results.jsonl
     python -m bench.train --cells short --dropout 0.05 --out results.jsonl
+    python -m bench.train --family llama --cells 1024 --contenders ours,ours-plain
     python -m bench.train.kernels                                 # our kernels: right, and how fast
     python -m bench.train.equality                                # gradients and 50 steps against the classic step
     python -m bench.train.table results.jsonl                     # joins results into docs/performance.md
@@ -21,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.train.cells import CELLS, CONTENDERS, USUAL
+from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL
 
 
 def order(contenders: list[str]) -> list[str]:
@@ -72,6 +73,7 @@ def main() -> int:
     parser.add_argument("--timed", type=int, default=5)
     parser.add_argument("--warm", type=int, help="steps before the timed ones, instead of what is usual")
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--family", default="qwen2", choices=list(FAMILIES), help="whose dimensions")
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--limit", type=float, default=240, help="seconds for one process")
     parser.add_argument("--once", action="store_true", help="each contender once: to try settings")
@@ -80,11 +82,11 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="small dimensions, to try this program on a CPU")
     options = parser.parse_args()
     sites = dict(item.split("=", 1) for item in options.site)
-    base, tiny = options.work / f"base-{options.layers}", ["--tiny"] * options.tiny
+    base, tiny = options.work / f"{options.family}-{options.layers}", ["--tiny"] * options.tiny
     if not (base / "config.json").is_file():
         tokenizer = ["--tokenizer", str(options.tokenizer)] if options.tokenizer else []
-        layers = ["--layers", str(options.layers)]
-        _, text = child(["base", "-", "--base", str(base), *layers, *tokenizer, *tiny], sites, "ours", 600)
+        kind = ["--family", options.family, "--layers", str(options.layers)]
+        _, text = child(["base", "-", "--base", str(base), *kind, *tokenizer, *tiny], sites, "ours", 600)
         if not (base / "config.json").is_file():
             print(text)
             return 1
@@ -93,7 +95,7 @@ def main() -> int:
         wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
         for name in wanted if options.once else order(wanted):
             began = time.monotonic()
-            arguments = [cell, name, "--base", str(base), "--timed", str(options.timed), *tiny]
+            arguments = [cell, name, "--base", str(base), "--timed", str(options.timed)]
             arguments += ["--warm", str(options.warm)] if options.warm is not None else []
             line, text = child(
                 [*arguments, "--dropout", str(options.dropout)], sites, CONTENDERS[name].code, options.limit

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-QWEN25_7B = {
-    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
-    "num_key_value_heads": 4, "max_position_embeddings": 32768, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
+# Dimensions by transformers' model type: of Qwen2.5-7B, Llama-3.1-8B, Mistral-7B-v0.3 and Phi-3-mini-4k, as their
+# config.json says.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {
+        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "max_position_embeddings": 32768, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
+    },
+    "llama": {
+        "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "max_position_embeddings": 131072, "tie_word_embeddings": False, "rms_norm_eps": 1e-5,
+    },
+    "mistral": {
+        "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "max_position_embeddings": 32768, "tie_word_embeddings": False, "rms_norm_eps": 1e-5,
+        "sliding_window": None,
+    },
+    "phi3": {
+        "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 32,
+        "num_key_value_heads": 32, "max_position_embeddings": 4096, "tie_word_embeddings": False, "rms_norm_eps": 1e-5,
+        "sliding_window": 2047,
+    },
 }  # fmt: skip
-TINY = QWEN25_7B | {"vocab_size": 4096, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+SMALL = {
+    "vocab_size": 32768, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4
+}  # fmt: skip
 ROWS = 480
 
 
@@ -100,6 +122,12 @@ def rows(cell: Cell, vocab: int) -> list[list[int]]:
     return [[choose.randrange(min(1000, vocab // 2), vocab - 100) for _ in range(count)] for count in lengths(cell)]
 
 
-def config(tiny: bool) -> dict[str, Any]:
-    """Qwen2.5-7B's dimensions, or small ones."""
-    return TINY if tiny else QWEN25_7B
+def config(family: str, tiny: bool) -> dict[str, Any]:
+    """The family's dimensions, or small ones."""
+    return FAMILIES[family] | (SMALL if tiny else {})
+
+
+def vocabulary(base: Path) -> int:
+    """Of the model in that folder."""
+    found: int = json.loads((base / "config.json").read_text())["vocab_size"]
+    return found

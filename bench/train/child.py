@@ -12,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.train.cells import CONTENDERS, Cell, Contender, cell_of, config
+from bench.train.cells import CONTENDERS, FAMILIES, Cell, Contender, cell_of, config, vocabulary
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "unsloth", "triton", "accelerate")
 
 
-def make_base(folder: Path, layers: int, tiny: bool, tokenizer: Path | None) -> None:
-    """A random Qwen2 in bfloat16 as safetensors: right for speed and bytes, not for quality."""
+def make_base(folder: Path, family: str, layers: int, tiny: bool, tokenizer: Path | None) -> None:
+    """A random model in bfloat16 as safetensors: right for speed and bytes, not for quality."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    made = Qwen2Config(**config(tiny), num_hidden_layers=layers)
+    made = AutoConfig.for_model(family, **config(family, tiny), num_hidden_layers=layers)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
     model.save_pretrained(folder)
@@ -31,7 +31,7 @@ def make_base(folder: Path, layers: int, tiny: bool, tokenizer: Path | None) -> 
         AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
 
 
-def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: float, tiny: bool) -> dict[str, Any]:
+def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: float) -> dict[str, Any]:
     """Under the cell's cap; out of memory is a result, too."""
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
@@ -42,7 +42,7 @@ def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: f
     if torch.cuda.is_available() and cell.cap:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(cell.cap * 2**30 / total)
-    meter, vocab = Meter(contender.warm, timed), config(tiny)["vocab_size"]
+    meter, vocab = Meter(contender.warm, timed), vocabulary(base)
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.perf_counter()
         try:
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("cell", help="a cell, or `base` to make the model")
     parser.add_argument("contender", choices=[*CONTENDERS, "-"])
     parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--family", default="qwen2", choices=list(FAMILIES), help="of the model that `base` makes")
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--timed", type=int, default=5)
@@ -79,14 +80,14 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     if options.cell == "base":
-        make_base(options.base, options.layers, options.tiny, options.tokenizer)
+        make_base(options.base, options.family, options.layers, options.tiny, options.tokenizer)
         return
     cell, contender = cell_of(options.cell), CONTENDERS[options.contender]
     warm = max(contender.warm, cell.warm) if options.warm is None else options.warm
     contender = replace(contender, warm=warm)
     if contender.code == "unsloth":
         import unsloth  # type: ignore[import-not-found]  # noqa: F401  # wants to be first
-    result = measure(cell, contender, options.base, options.timed, options.dropout, options.tiny)
+    result = measure(cell, contender, options.base, options.timed, options.dropout)
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.train.cells import CELLS, Cell, config
+from bench.train.cells import CELLS, Cell, vocabulary
 from bench.train.ours import sets, trainer_for
 
 PLAIN = ("training.fused_layers=false",)
@@ -100,7 +100,6 @@ def main() -> int:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--cell", default="1024", choices=list(CELLS))
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--cap", type=float, default=0, help="GiB; the classic step of full rows needs no cap")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=Path)
@@ -112,9 +111,7 @@ def main() -> int:
         torch.cuda.set_per_process_memory_fraction(options.cap * 2**30 / total)
     good = True
     for precision in options.precision.split(","):
-        result = compare(
-            options.base, CELLS[options.cell], config(options.tiny)["vocab_size"], options.steps, precision
-        )
+        result = compare(options.base, CELLS[options.cell], vocabulary(options.base), options.steps, precision)
         result = {"cell": options.cell, "steps": options.steps, "precision": precision, **result}
         good &= all(result[kind]["loss"] <= 2 * result["2x4"]["loss"] for kind in result if kind.startswith("ours"))
         print("RESULT " + json.dumps(result), flush=True)
