@@ -33,9 +33,13 @@ class Flat:
     def gather(self) -> None:
         """Lay the parameters' gradients together: after whatever clips them, and best while the GPU is still at work.
 
-        A parameter without a gradient counts as one with zeros, unless none has any.
+        A parameter without a gradient counts as one with zeros, unless none has any. Parameters that have left the
+        flat one's memory come back, with the values that they have: a model's `to` may copy them, as accelerate's does
+        for several processes on CPUs, and nothing would be trained.
         """
         for flat, parts in self._pairs:
+            if not _lies_in(flat, parts):
+                _lay(flat, parts)
             if any(part.grad is not None for part in parts):
                 found = [torch.zeros_like(part) if part.grad is None else part.grad for part in parts]
                 flat.grad = torch.cat([grad.flatten() for grad in found])
@@ -69,7 +73,21 @@ def _fit(parameters: Sequence[Tensor]) -> bool:
 
 def _joined(parts: Sequence[Tensor]) -> torch.nn.Parameter:
     """One parameter with the values of all, of which each is a view from now on."""
-    flat = torch.nn.Parameter(torch.cat([part.detach().flatten() for part in parts]))
+    flat = torch.nn.Parameter(parts[0].detach().new_empty(sum(part.numel() for part in parts)))
+    _lay(flat, parts)
+    return flat
+
+
+def _lay(flat: Tensor, parts: Sequence[Tensor]) -> None:
+    flat.data.copy_(torch.cat([part.detach().flatten() for part in parts]))
     for part, values in zip(parts, torch.split(flat.detach(), [part.numel() for part in parts]), strict=True):
         part.data = values.view_as(part)
-    return flat
+
+
+def _lies_in(flat: Tensor, parts: Sequence[Tensor]) -> bool:
+    at = flat.data_ptr()
+    for part in parts:
+        if part.data_ptr() != at:
+            return False
+        at += part.numel() * part.element_size()
+    return True

@@ -70,6 +70,18 @@ def test_weights_that_are_loaded_in_place_are_the_optimizer_s() -> None:
     assert optimizer.param_groups[0]["params"][0][size : size + parts[1].numel()].eq(3).all()
 
 
+def test_weights_that_were_moved_are_the_optimizer_s_again() -> None:
+    apart, moved = parameters(torch.float32), parameters(torch.float32)
+    first, second = made("AdamW8bit", apart), made("AdamW8bit", moved)
+    assert flatten(second)
+    for part in moved[1:]:
+        part.data = part.data.clone()  # as a model's `to` may do
+    for optimizer, parts in ((first, apart), (second, moved)):
+        parts[2].data.mul_(2)  # and what happens to them then counts
+        train(optimizer, parts, gradients(3, torch.float32))
+    assert all(torch.equal(a, b) for a, b in zip(apart, moved, strict=True))
+
+
 def test_a_saved_state_goes_on_exactly() -> None:
     parts = parameters(torch.float32)
     optimizer = made("PagedAdamW8bit", parts)

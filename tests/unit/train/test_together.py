@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from halops.errors import ConfigError, GpuMemoryError, Interrupted, TransientError
+from halops.train import arguments, launch
 from tests.unit.train.conftest import Attempt, make_profile, write_rows
+from tests.unit.train.flat_worker import OPTIMIZER
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., Attempt]
@@ -69,6 +71,28 @@ def test_two_processes_train_as_one_does(
     assert "2 processes share each step of 4 rows" in both.messages()
     assert sorted(path.name for path in both.output.iterdir()) == sorted(path.name for path in alone.output.iterdir())
     assert [event["metrics"]["step"] for event in both.events if event["message"] == "training"] == list(range(1, 9))
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_with_the_adapter_in_one_piece_too(attempt: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on GPUs: fused layers, and an optimizer of bitsandbytes' that takes all matrices as one parameter."""
+    monkeypatch.setattr(arguments, "CPU_OPTIMIZERS", frozenset({OPTIMIZER}))
+    targets = ["q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    profile = make_profile(
+        lora={"lora_dropout": 0, "r": 128, "lora_alpha": 128, "target_modules": targets},  # whole blocks of values
+        training={"optim": OPTIMIZER, "fused_layers": True},
+    )
+    alone = attempt(profile)
+    alone.run()
+    monkeypatch.setenv("HALOPS_NPROC", "2")
+    command = launch._command
+    worker = {"halops.train.worker": "tests.unit.train.flat_worker"}
+    monkeypatch.setattr(launch, "_command", lambda *given: [worker.get(word, word) for word in command(*given)])
+    both = attempt(profile)
+    both.run()
+    assert json.loads((both.output / "summary.json").read_text())["fused_layers"]
+    for one, other in zip(alone.curve(), both.curve(), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)  # states have 8 bits
 
 
 def test_stopped_and_resumed_it_is_bit_for_bit_the_same(attempt: Make, two: None) -> None:
