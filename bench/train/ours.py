@@ -6,12 +6,15 @@ import json
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.train.cells import Cell, rows
 from bench.train.meter import Meter
+
+if TYPE_CHECKING:
+    from halops.stages.context import StageContext
 
 
 def sets(cell: Cell, steps: int, dropout: float) -> list[str]:
@@ -36,19 +39,12 @@ def inputs(folder: Path, base: Path, cell: Cell, vocab: int) -> Path:
     return made
 
 
-def trainer_for(folder: Path, base: Path, cell: Cell, vocab: int, overrides: Iterable[str]) -> tuple[Any, Any, Any]:
-    """Session, Trainer and watch of the train stage; rows come in the order of the file."""
-    from torch.utils.data import SequentialSampler
-
+def context_for(folder: Path, base: Path, cell: Cell, vocab: int, overrides: Iterable[str]) -> StageContext:
+    """What the train stage is given: the cell's profile and rows, and folders."""
     from halops.profile import load_profile
     from halops.progress import Progress
     from halops.runspec import BaseRef, DatasetRef, RunSpec
     from halops.stages.context import StageContext
-    from halops.stages.train import _trainer
-    from halops.train.callbacks import Watch
-    from halops.train.checkpoints import LocalCheckpoints
-    from halops.train.history import History
-    from halops.train.session import prepare
 
     spec = RunSpec(
         name="bench", profile=load_profile(cell.profile, list(overrides)), base=BaseRef(uri="file:///b#sha256=00"),
@@ -61,6 +57,21 @@ def trainer_for(folder: Path, base: Path, cell: Cell, vocab: int, overrides: Ite
     )  # fmt: skip
     for path in (context.output, context.scratch):
         path.mkdir(parents=True)
+    return context
+
+
+def trainer_for(folder: Path, base: Path, cell: Cell, vocab: int, overrides: Iterable[str]) -> tuple[Any, Any, Any]:
+    """Session, Trainer and watch of the train stage; rows come in the order of the file."""
+    from torch.utils.data import SequentialSampler
+
+    from halops.progress import Progress
+    from halops.stages.train import _trainer
+    from halops.train.callbacks import Watch
+    from halops.train.checkpoints import LocalCheckpoints
+    from halops.train.history import History
+    from halops.train.session import prepare
+
+    context = context_for(folder, base, cell, vocab, overrides)
     session = prepare(context)
     watch = Watch(History(context.output, events=False), Progress(), context.stop, 1)
     trainer = _trainer(session, watch, LocalCheckpoints(folder / "kept"), dict)
