@@ -26,7 +26,7 @@ def mlp(x: Tensor, layer: Layer, seeds: Seeds) -> tuple[Tensor, list[Inner]]:
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
     made, inner = torch.empty_like(x), []
     for part, (first, second) in _parts(layer, len(x), seeds):
-        both, in_gate_up, _ = _gate_up(x[part], layer, wide, first, None)
+        both, in_gate_up = _gate_up(x[part], layer, wide, first, None)[:2]  # its input goes at once
         product = layer.down.input(len(both), both)
         swiglu(both[:, : layer.gate_up.rows], product[:, : layer.down.columns])
         in_down = adapted(product, layer.down, narrow, second, None)
