@@ -26,11 +26,13 @@ def read(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def joined(lines: Sequence[dict[str, Any]]) -> dict[tuple[str, str, float, str], dict[str, Any]]:
-    """Medians of each cell, contender, dropout and device over their processes."""
+    """Medians of each cell, contender, dropout and device over their processes; in each cell ours come first."""
     groups: dict[tuple[str, str, float, str], list[dict[str, Any]]] = {}
     for line in lines:
         groups.setdefault((line["cell"], line["contender"], line["dropout"], line["device"]), []).append(line)
-    return {key: _median(group) for key, group in groups.items()}
+    cells = list(dict.fromkeys(key[0] for key in groups))
+    order = sorted(groups, key=lambda key: (cells.index(key[0]), not key[1].startswith("ours")))
+    return {key: _median(groups[key]) for key in order}
 
 
 def _median(group: list[dict[str, Any]]) -> dict[str, Any]:
