@@ -11,6 +11,7 @@ from halops.checks.nodes import fit, read_nodes
 from halops.checks.quota import quota
 from halops.checks.room import cpu_nodes, gpu_nodes
 from halops.checks.view import ClusterView, Object
+from halops.checks.way import addresses_of, way
 from halops.errors import ConfigError, HalopsError
 from halops.manifests.needs import Needs, profile_needs
 from halops.names import COORDINATOR, PREFIX, STAGES
@@ -60,6 +61,9 @@ def _prepared(view: ClusterView, profile: Profile, site: Site, store: Store | No
     wanted = RIGHTS + (SEVERAL_NODES if profile.cluster.nodes > 1 else ())
     yield rights([right for right in wanted if not view.can_i(*right)], site.namespace)
     yield accounts(view.service_accounts())
+    if (store.uri if store else site.store).startswith("s3://"):
+        endpoint = site.s3.endpoint_url if site.s3 else None
+        yield way(view.network_policies(), endpoint, addresses_of(endpoint))
     readable = view.can_i("get", "secrets")
     found = secret("S3 Secret", site.secrets.s3, S3_KEYS, readable, view.secret_keys)
     yield opens(found, view, site.secrets.s3, store) if found.status == "ok" and store and site.secrets.s3 else found
@@ -201,4 +205,4 @@ def reachable_store(uri: str, endpoint: str | None) -> Check:
             f"{endpoint} is this machine's own address",
             "give s3.endpoint_url an address that pods reach",
         )
-    return ok("store of pods", f"{uri} at {host or 'AWS'}; k8s/components/store-* open the way to it")
+    return ok("store of pods", f"{uri} at {host or 'AWS'}")

@@ -43,6 +43,10 @@ class ClusterView(Protocol):
         """The namespace's ResourceQuotas."""
         ...
 
+    def network_policies(self) -> Sequence[Object] | None:
+        """The namespace's NetworkPolicies."""
+        ...
+
     def can_i(self, verb: str, resource: str) -> bool:
         """Whether we may do that in the namespace. A subresource is written as `pods/log`."""
         ...

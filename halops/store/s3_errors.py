@@ -62,7 +62,7 @@ CLASSES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ((aws.ProxyConnectionError,), "the proxy can't be reached", "correct HTTPS_PROXY, or add the store to NO_PROXY"),
     (
         (aws.ConnectTimeoutError, aws.ReadTimeoutError), "the store doesn't answer",
-        "check the endpoint, the network and its firewalls",
+        "check the endpoint, the network and its firewalls; in a cluster, the namespace's NetworkPolicies",
     ),
     (
         (aws.HTTPClientError, aws.ResponseStreamingError, aws.IncompleteReadError), "the connection broke", _LATER,

@@ -75,6 +75,15 @@ def test_a_wrong_key_is_said_plainly(place: Place) -> None:
     place.done(run, "data")
 
 
+def test_a_way_to_the_store_that_is_closed_is_said_before_anything_runs(place: Place) -> None:
+    words = ("doctor", f"--profile={TINY}", f"--set=model.uri={place.model}")
+    assert "every stage may reach" in place.halops(*words, check=False).stdout
+    place.kubectl("delete", "networkpolicy", "halops-store")
+    looked = place.halops(*words, check=False).stdout
+    assert "they keep coordinator, base, data, train, merge, convert, verify from" in looked
+    assert "k8s/components/store-external, or store-cidr" in " ".join(looked.split())
+
+
 def test_a_gpu_that_is_too_small_is_explained_before_anything_runs_on_one(place: Place) -> None:
     done = place.halops(*place.submit_words(cluster__gpu__memory_gib=40))
     assert "train will wait" in done.stderr

@@ -57,6 +57,10 @@ class KubeView:
         """The namespace's ResourceQuotas."""
         return _allowed(lambda: self._api.list("resourcequotas"))
 
+    def network_policies(self) -> list[Object] | None:
+        """The namespace's NetworkPolicies."""
+        return _allowed(lambda: self._api.list("networkpolicies"))
+
     def can_i(self, verb: str, resource: str) -> bool:
         """Whether we may; a subresource is written as `pods/log`."""
         kind, _, subresource = resource.partition("/")

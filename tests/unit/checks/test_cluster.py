@@ -79,6 +79,7 @@ class View:
         self.keys: dict[str, set[str]] = {"s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, "hub": {"HF_TOKEN"}}
         self.values = {"AWS_ACCESS_KEY_ID": "theirs", "AWS_SECRET_ACCESS_KEY": "of theirs"}
         self.quotas: list[Object] | None = []
+        self.policies: list[Object] | None = []
 
     def version(self) -> str:
         return self.said_version
@@ -103,6 +104,9 @@ class View:
 
     def quota(self) -> list[Object] | None:
         return self.quotas
+
+    def network_policies(self) -> list[Object] | None:
+        return self.policies
 
     def can_i(self, verb: str, resource: str) -> bool:
         return (verb, resource) not in self.forbidden
@@ -144,8 +148,8 @@ def test_a_cluster_where_all_is_well() -> None:
     found = checked(View())
     assert {check.status for check in found.values()} == {"ok"}
     assert list(found) == [
-        "cluster", "namespace", "rights", "accounts", "S3 Secret", "hub Secret", "quota", "GPU node",
-        "GPU free", "nodes",
+        "cluster", "namespace", "rights", "accounts", "network policies", "S3 Secret", "hub Secret", "quota",
+        "GPU node", "GPU free", "nodes",
     ]  # fmt: skip
     assert found["GPU node"].detail == "gpu-1 (1 x NVIDIA-A100-SXM4-40GB, 40.0 GiB)"
 
