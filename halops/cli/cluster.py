@@ -17,6 +17,7 @@ from halops.cli.common import Place, note
 from halops.errors import ConfigError, StageError, TransientError
 
 if TYPE_CHECKING:
+    from halops.checks.view import ClusterView
     from halops.manifests.run import Rendered
     from halops.runspec import RunSpec
 
@@ -113,19 +114,32 @@ def require_yielding(where: Place) -> None:
 
 
 def look_ahead(where: Place, spec: RunSpec, rendered: Rendered) -> None:
-    """Before anything is stored: let the server judge the objects, and say which stages no node can hold.
+    """Before anything is stored: let the server judge the objects, and say which stages can't reach the store, and
+    which no node can hold.
 
-    Raises ConfigError with the server's refusals. A stage that no node can hold is only noted: one may be added.
+    Raises ConfigError with the server's refusals. The rest is only noted: nodes may be added, and not every cluster
+    enforces its NetworkPolicies.
     """
     from halops.backends.kube.submission import rehearse
     from halops.backends.kube.view import KubeView
+    from halops.checks.way import addresses_of, way
+
+    api = where.cluster()
+    rehearse(api, rendered)
+    view, endpoint = KubeView(api), where.site.s3.endpoint_url if where.site.s3 else None
+    found = way(view.network_policies(), endpoint, addresses_of(endpoint))
+    if found.status == "warn":
+        note(f"{found.name}: {found.detail}; {found.remedy}")
+    _room(view, spec, rendered)
+
+
+def _room(view: ClusterView, spec: RunSpec, rendered: Rendered) -> None:
+    """Note each stage that no node can hold."""
     from halops.checks.nodes import fit, read_nodes
     from halops.cli.plan import dimensions_of
     from halops.manifests.needs import stage_needs
 
-    api = where.cluster()
-    rehearse(api, rendered)
-    nodes = KubeView(api).nodes()
+    nodes = view.nodes()
     if not nodes:  # we may not look, or they come when they are asked for
         return
     made = {stage: need for stage, need in stage_needs(spec, dimensions_of(spec.profile)).items()

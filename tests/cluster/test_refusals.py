@@ -82,6 +82,9 @@ def test_a_way_to_the_store_that_is_closed_is_said_before_anything_runs(place: P
     looked = place.halops(*words, check=False).stdout
     assert "they keep coordinator, base, data, train, merge, convert, verify from" in looked
     assert "k8s/components/store-external, or store-cidr" in " ".join(looked.split())
+    done = place.halops(*place.submit_words())
+    assert "network policies: they keep coordinator, base, data" in " ".join(done.stderr.split())
+    place.halops("cancel", done.stdout.strip())
 
 
 def test_a_gpu_that_is_too_small_is_explained_before_anything_runs_on_one(place: Place) -> None:
