@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from halops.checks import way
 from halops.checks.base import Check, fail, ok, skip, warn
 from halops.checks.nodes import fit, read_nodes
 from halops.checks.quota import quota
 from halops.checks.room import cpu_nodes, gpu_nodes
 from halops.checks.view import ClusterView, Object
-from halops.checks.way import addresses_of, way
 from halops.errors import ConfigError, HalopsError
 from halops.manifests.needs import Needs, profile_needs
 from halops.names import COORDINATOR, PREFIX, STAGES
@@ -62,8 +62,7 @@ def _prepared(view: ClusterView, profile: Profile, site: Site, store: Store | No
     yield rights([right for right in wanted if not view.can_i(*right)], site.namespace)
     yield accounts(view.service_accounts())
     if (store.uri if store else site.store).startswith("s3://"):
-        endpoint = site.s3.endpoint_url if site.s3 else None
-        yield way(view.network_policies(), endpoint, addresses_of(endpoint))
+        yield way.look(view, site)
     readable = view.can_i("get", "secrets")
     found = secret("S3 Secret", site.secrets.s3, S3_KEYS, readable, view.secret_keys)
     yield opens(found, view, site.secrets.s3, store) if found.status == "ok" and store and site.secrets.s3 else found

@@ -9,12 +9,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from halops.checks.base import Check, ok, skip, warn
-from halops.checks.view import Object
+from halops.checks.view import ClusterView, Object
 from halops.manifests.pods import labels
 from halops.names import COORDINATOR, STAGES
+from halops.site import Site
 
 PUBLIC = "203.0.113.1"  # stands for any public address (RFC 5737), such as those of AWS
 PORTS = {"http": 80, "https": 443}
+
+
+def look(view: ClusterView, site: Site) -> Check:
+    """The way to a site's store, with its address as it is known here."""
+    endpoint = site.s3.endpoint_url if site.s3 else None
+    return way(view.network_policies(), endpoint, addresses_of(endpoint))
 
 
 def way(policies: Sequence[Object] | None, endpoint: str | None, addresses: Sequence[str]) -> Check:

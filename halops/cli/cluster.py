@@ -122,12 +122,12 @@ def look_ahead(where: Place, spec: RunSpec, rendered: Rendered) -> None:
     """
     from halops.backends.kube.submission import rehearse
     from halops.backends.kube.view import KubeView
-    from halops.checks.way import addresses_of, way
+    from halops.checks import way
 
     api = where.cluster()
     rehearse(api, rendered)
-    view, endpoint = KubeView(api), where.site.s3.endpoint_url if where.site.s3 else None
-    found = way(view.network_policies(), endpoint, addresses_of(endpoint))
+    view = KubeView(api)
+    found = way.look(view, where.site)
     if found.status == "warn":
         note(f"{found.name}: {found.detail}; {found.remedy}")
     _room(view, spec, rendered)
