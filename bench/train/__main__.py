@@ -40,12 +40,16 @@ def environment(sites: dict[str, str], code: str) -> dict[str, str]:
 
 def child(arguments: list[str], sites: dict[str, str], code: str, limit: float) -> tuple[str, str]:
     """Its RESULT line without that word, or "", and the end of what it printed."""
-    argv = [sys.executable, "-m", "bench.train.child", *arguments]
+    return measured(["bench.train.child", *arguments], environment(sites, code), limit)
+
+
+def measured(words: list[str], env: dict[str, str], limit: float | None = None) -> tuple[str, str]:
+    """A module's RESULT line, as `child` has it, with its arguments behind its name."""
+    argv = [sys.executable, "-m", *words]
     try:
         done = subprocess.run(
-            argv, env=environment(sites, code), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=limit, check=False,
-        )  # fmt: skip
+            argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit, check=False
+        )
         text = done.stdout
     except subprocess.TimeoutExpired as error:
         text = (error.stdout or b"").decode(errors="replace") + f"\nstopped after {limit:.0f} s"

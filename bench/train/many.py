@@ -11,12 +11,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.train.__main__ import measured
 from bench.train.cells import CELLS, Cell, vocabulary
 from bench.train.ours import context_for, sets
 
@@ -41,17 +41,13 @@ def measure(base: Path, cell: Cell, steps: int, more: list[str]) -> dict[str, An
 
 def one(options: argparse.Namespace, count: str) -> dict[str, Any] | None:
     """A count in a fresh process; None if it failed, after its last words."""
-    argv = [sys.executable, "-m", "bench.train.many", "--base", str(options.base), "--cell", options.cell]
-    argv += ["--steps", str(options.steps), "--here", *[word for item in options.set for word in ("--set", item)]]
-    done = subprocess.run(
-        argv, env=os.environ | {"HALOPS_NPROC": count}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        check=False,
-    )  # fmt: skip
-    lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if not lines:
-        print(done.stdout[-3000:])
+    words = ["bench.train.many", "--base", str(options.base), "--cell", options.cell, "--steps", str(options.steps)]
+    words += ["--here", *[word for item in options.set for word in ("--set", item)]]
+    line, text = measured(words, dict(os.environ) | {"HALOPS_NPROC": count})
+    if not line:
+        print(text)
         return None
-    result: dict[str, Any] = json.loads(lines[-1])
+    result: dict[str, Any] = json.loads(line)
     return result
 
 
