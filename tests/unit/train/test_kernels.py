@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +78,33 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
-def test_each_kernel_compiles(capability: int) -> None:
-    """To machine code, by the ptxas that comes with Triton."""
+def compiled(
+    function: Any, types: dict[str, str], constants: dict[str, Any], capability: int, aligned: Collection[str] = ()
+) -> Any:
+    """To machine code, by the ptxas that comes with Triton.
+
+    Args:
+        aligned: arguments that are multiples of 16.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    place = function.arg_names.index
+    source = ASTSource(
+        fn=function,
+        signature={argument: types.get(argument, "constexpr") for argument in function.arg_names},
+        constexprs={(place(key),): value for key, value in constants.items()},
+        attrs={(place(item),): [["tt.divisibility", 16]] for item in aligned},
+    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_each_kernel_compiles(capability: int) -> None:
     for name, function, types, constants in kernels():
-        order = {argument: types.get(argument, "constexpr") for argument in function.arg_names}
-        source = ASTSource(fn=function, signature=order, constexprs={(function.arg_names.index(key),): value
-                                                                     for key, value in constants.items()})  # fmt: skip
-        made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-        assert made.asm["cubin"], name
+        assert compiled(function, types, constants, capability).asm["cubin"], name
 
 
 CONSUMER_SHARED = 99 * 1024  # bytes of shared memory that a block gets of capability 8.6 and 8.9
@@ -101,25 +115,18 @@ CONSUMER_SHARED = 99 * 1024  # bytes of shared memory that a block gets of capab
 @pytest.mark.parametrize("rank", [16, 64, 256])
 def test_dropout_s_tiles_fit_a_consumer_card(dtype: str, element: int, rank: int) -> None:
     """With wide rows that start aligned, as the layers have them: loads are pipelined then, through shared memory."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from halops.train.fused import dropout_triton
 
+    changed = {"RANK": rank, "COLUMNS": dropout_triton.columns_for(rank, element)}
     for name, function, types, constants in kernels():
         if not name.startswith("dropout"):
             continue
-        changed = {"RANK": rank, "COLUMNS": dropout_triton.columns_for(rank, element)}
-        order = {argument: types.get(argument, "constexpr").replace("bf16", dtype) for argument in function.arg_names}
+        kinds = {argument: kind.replace("bf16", dtype) for argument, kind in types.items()}
         aligned = [
-            item for item, kind in order.items()
+            item for item, kind in kinds.items()
             if kind.startswith("*") or "stride" in item or item in ("width", "rank", "calls")
         ]  # fmt: skip
-        source = ASTSource(
-            fn=function, signature=order,
-            constexprs={(function.arg_names.index(key),): value for key, value in (constants | changed).items()},
-            attrs={(function.arg_names.index(item),): [["tt.divisibility", 16]] for item in aligned},
-        )  # fmt: skip
-        made = triton.compile(source, target=GPUTarget("cuda", 86, 32))
+        made = compiled(
+            function, kinds, constants | changed, 86, [item for item in aligned if item in function.arg_names]
+        )
         assert made.metadata.shared <= CONSUMER_SHARED, name
