@@ -12,7 +12,7 @@ import hashlib
 import logging
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +69,26 @@ class Upload:
 
     def _in_parts(self, on_bytes: OnBytes | None) -> str:
         more = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
-        started = self._client.create_multipart_upload(**self._target, Metadata={METADATA: self._sha256}, **more)
-        upload = {**self._target, "UploadId": started["UploadId"]}
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="upload")
+        # Begun in a thread, which no signal handler's exception reaches: the upload's ID is known, whatever ends this.
+        begun = pool.submit(
+            self._client.create_multipart_upload, **self._target, Metadata={METADATA: self._sha256}, **more
+        )
         try:
+            upload = {**self._target, "UploadId": begun.result()["UploadId"]}
             parts, checksum = self._send_parts(pool, upload, on_bytes)
             self._complete(upload, parts)
         except BaseException:  # Ctrl-C and a signal handler's exception too
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)  # a part that ends after the abort would stay for ever
-            with contextlib.suppress(BotoCoreError, ClientError, OSError):
-                self._client.abort_multipart_upload(**upload)
+            self._abort(begun)
             raise
         pool.shutdown()
         return checksum
+
+    def _abort(self, begun: Future[dict[str, Any]]) -> None:
+        with contextlib.suppress(CancelledError, BotoCoreError, ClientError, OSError):
+            self._client.abort_multipart_upload(**self._target, UploadId=begun.result()["UploadId"])
 
     def _send_parts(
         self, pool: ThreadPoolExecutor, upload: dict[str, str], on_bytes: OnBytes | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -107,6 +108,22 @@ def test_whatever_stops_it_leaves_nothing(
         store.upload(source, "big", sha256_file(source), stop)
     assert server.pending() == []
     assert store.size("big") is None
+
+
+def test_a_signal_while_the_upload_is_begun_leaves_nothing(store: S3Store, server: S3Server, blob: Blob) -> None:
+    """The server has begun it, and the answer with its ID isn't read yet."""
+    source, seen = blob("big", SIZE), []
+
+    def interrupt(**_: object) -> None:
+        seen.append(server.pending())
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+
+    store.client.meta.events.register("after-call.s3.CreateMultipartUpload", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.upload(source, "big", sha256_file(source))
+    assert seen == [[f"{store.prefix}/big"]]
+    assert server.pending() == []
 
 
 CHILD = """
