@@ -171,7 +171,7 @@ def _train(profile: Profile, dims: Dimensions, work: Workload, cores: int) -> St
     load = 20 + merged_bytes(dims) / DISK_BYTES_PER_SECOND
     states, _ = optimizer_bytes(training.optim, lora_parameters(dims, profile.lora), adapter_element_bytes(profile))
     checkpoints = (training.save_total_limit + 1) * (_adapter_bytes(profile, dims) + states)
-    host = 3 * 10**9 + 2 * largest_tensor(dims) * 2 + memory.paged
+    host = 3 * 10**9 + 2 * largest_tensor(dims) * 2 + memory.paged + (spending.host if spending else 0)
     return StageEstimate(
         stage="train",
         vram_bytes=(spending.least if spending else memory.needed) if gpu else 0,

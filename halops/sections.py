@@ -100,6 +100,7 @@ class Training(Frozen):
     # How memory is spent. What isn't set is planned for the card; none of it changes what is learned.
     token_budget: Positive | None = None
     checkpointed_layers: Annotated[int, Field(ge=0)] | None = None
+    keep_attention: bool | None = None
     offload_activations: bool | None = None
     embedding_on_host: bool | None = None
     dequantized_base: bool | None = None

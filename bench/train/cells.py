@@ -78,6 +78,11 @@ class Contender:
 CONTENDERS = {
     "ours": Contender("ours"),
     "ours-plain": Contender("ours", sets=("training.fused_layers=false",)),
+    "ours-offloaded": Contender("ours", sets=("training.offload_activations=true",)),
+    "ours-attention-kept": Contender(
+        "ours", sets=("training.offload_activations=true", "training.keep_attention=true")
+    ),
+    "ours-all-kept": Contender("ours", sets=("training.offload_activations=true", "training.checkpointed_layers=0")),
     "trl": Contender("trl"),
     "trl-packed": Contender("trl", packing=True),
     "trl-8": Contender("trl", micro=8),

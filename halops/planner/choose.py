@@ -13,7 +13,7 @@ from halops.artifact import Frozen
 from halops.errors import ConfigError
 from halops.memory import CUDA_CONTEXT, training_memory
 from halops.parameters import head_parameters, layer_matrices, linear_parameters
-from halops.planner.peak import Peak, peak
+from halops.planner.peak import Peak, host_bytes, kept_bytes_per_token, peak
 from halops.planner.settings import MemorySettings
 from halops.profile import Profile
 from halops.sections import Dimensions
@@ -54,6 +54,7 @@ class Plan(Frozen):
     def __str__(self) -> str:
         chosen = self.settings
         said = [f"{chosen.token_budget:,} tokens at a time", f"{chosen.checkpointed_layers} layers checkpointed"]
+        said += ["their attention kept"] * chosen.keep_attention
         said += ["base dequantized once"] * chosen.dequantized_base
         said += ["activations in host memory"] * chosen.offload_activations
         said += ["embedding in host memory"] * chosen.embedding_on_host
@@ -61,11 +62,13 @@ class Plan(Frozen):
 
 
 class Spending(Frozen):
-    """What an estimate says of training on a profile's own card; `least` bytes must be free for it to run at all."""
+    """What an estimate says of training on a profile's own card; `least` bytes must be free for it to run at all, and
+    activations take `host` bytes of host memory."""
 
     words: str
     seconds: float  # of an optimizer step
     least: int
+    host: int
 
 
 def plan_for(profile: Profile, dims: Dimensions, work: Workload) -> Spending | None:
@@ -81,7 +84,7 @@ def plan_for(profile: Profile, dims: Dimensions, work: Workload) -> Spending | N
         plan, words = smallest, "does not fit: "
     time = seconds(profile, dims, plan.settings, work, device_for(profile.cluster.gpu.memory_gib))
     least = round(smallest.peak.allocated * HEADROOM) + CUDA_CONTEXT
-    return Spending(words=f"{words}{plan}", seconds=time, least=least)
+    return Spending(words=f"{words}{plan}", seconds=time, least=least, host=host_bytes(profile, dims, plan.settings))
 
 
 def available_on(profile: Profile) -> int:
@@ -156,8 +159,8 @@ def candidates(profile: Profile, dims: Dimensions, work: Workload) -> Iterator[M
         _open(training.dequantized_base, (False, True)) if quantized else (False,),
     ):
         yield MemorySettings(
-            token_budget=budget, checkpointed_layers=layers, offload_activations=offload, embedding_on_host=host,
-            dequantized_base=copy, mlp_tokens=inner,
+            token_budget=budget, checkpointed_layers=layers, keep_attention=bool(training.keep_attention),
+            offload_activations=offload, embedding_on_host=host, dequantized_base=copy, mlp_tokens=inner,
         )  # fmt: skip
 
 
@@ -190,10 +193,11 @@ def seconds(profile: Profile, dims: Dimensions, settings: MemorySettings, work: 
     """A model of one optimizer step's time."""
     whole = settings.token_budget >= work.rows * work.longest
     micro_batches = 1.0 if whole else max(1.0, work.tokens / settings.token_budget + 0.5)  # the last is rarely full
-    products = work.tokens * flops(dims, settings.checkpointed_layers) / (device.tflops * 1e12)
-    if settings.offload_activations:
-        moved = 2 * 2 * work.tokens * dims.hidden_size * dims.num_hidden_layers
-        products = max(products * OFFLOAD_COST, moved / HOST_BYTES_PER_SECOND)
+    passes = [work.tokens * each / (device.tflops * 1e12) for each in flops(dims, settings)]
+    if settings.offload_activations:  # there while the forward pass computes, back while the backward pass does
+        moved = work.tokens * kept_bytes_per_token(profile, dims, settings) / HOST_BYTES_PER_SECOND
+        passes = [max(each * OFFLOAD_COST, moved) for each in passes]
+    products = sum(passes)
     if settings.embedding_on_host:
         products *= HOST_EMBEDDING_COST
     weights = 0.0
@@ -205,9 +209,9 @@ def seconds(profile: Profile, dims: Dimensions, settings: MemorySettings, work: 
     return micro_batches * (busy + MICRO_BATCH_SECONDS + 1e-4 * parts)
 
 
-def flops(dims: Dimensions, checkpointed: int) -> float:
-    """Operations for one token: forward and the gradient of the activations; and of each checkpointed layer its
-    forward again, but for the MLP's last product."""
-    layer = linear_parameters(dims) // dims.num_hidden_layers
-    again = layer - layer_matrices(dims)[-1].size
-    return 4 * (linear_parameters(dims) + head_parameters(dims)) + 2 * again * checkpointed
+def flops(dims: Dimensions, settings: MemorySettings) -> tuple[float, float]:
+    """Operations for one token: forward; and backward, the gradient of the activations and of each checkpointed layer
+    its forward again, but for the MLP's last product, and its attention if that is kept."""
+    again = layer_matrices(dims)[4 if settings.keep_attention else 0 : -1]
+    forward = 2 * (linear_parameters(dims) + head_parameters(dims))
+    return forward, forward + 2 * sum(matrix.size for matrix in again) * settings.checkpointed_layers

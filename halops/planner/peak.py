@@ -15,7 +15,6 @@ from halops.sections import Dimensions
 from halops.units import MIB
 
 LOSS_CHUNK_BYTES = 320 * MIB  # of logits, as in halops.train.loss
-STASHED = 4  # kept tensors that are on their way to the host or back
 ALIGNED = 16  # an adapter's ranks are padded to it
 
 
@@ -124,39 +123,79 @@ def inner_tokens(profile: Profile, dims: Dimensions, settings: MemorySettings, t
 
 
 def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> int:
-    """What waits for the backward pass: each layer's input and what its adapters made of theirs, and of those layers
-    that aren't checkpointed all that they computed."""
-    tokens, layers = settings.token_budget, dims.num_hidden_layers
-    one = tokens * wide.hidden * element
-    seen = tokens * wide.seen * element
-    whole = tokens * (wide.qkv + wide.attention + wide.hidden + 2 * wide.inner + wide.behind) * element
-    whole += 4 * tokens * dims.num_attention_heads  # log-sum-exp of the scores
-    kept = (layers + 1) * one + layers * seen + (layers - settings.checkpointed_layers) * whole
+    """What waits on the GPU for the backward pass, of every layer and the head's input.
+
+    Of activations in host memory those of two layers are here: of the one that is computed, and of the one before it,
+    which are on their way (halops.train.trainer.activation_offload).
+    """
+    layers = dims.num_hidden_layers
+    again, whole = layer_kept_bytes(dims, wide, settings, element)
+    kept = settings.checkpointed_layers * again + (layers - settings.checkpointed_layers) * whole
     if settings.offload_activations:
-        return min(kept, STASHED * (one + seen))
-    return kept
+        kept = min(kept, 2 * (whole if settings.checkpointed_layers < layers else again))
+    return kept + settings.token_budget * wide.hidden * element
+
+
+def layer_kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> tuple[int, int]:
+    """What a layer that is computed again keeps, and one that isn't."""
+    again, whole = kept_tensors(dims, wide, settings, element)
+    return sum(again), sum(whole)
+
+
+def kept_tensors(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> tuple[list[int], list[int]]:
+    """The same by tensor: a layer's input and what its adapters made of theirs; queries, keys and values, attention's
+    output, the residual after it and the log-sum-exp of the scores; gate and up."""
+    tokens = settings.token_budget
+    least = [tokens * columns * element for columns in (wide.hidden, wide.seen)]
+    attended = [tokens * columns * element for columns in (wide.qkv, wide.attention, wide.hidden)]
+    attended.append(4 * tokens * dims.num_attention_heads)
+    inner = tokens * (2 * wide.inner + wide.behind) * element
+    return least + (attended if settings.keep_attention else []), [*least, *attended, inner]
+
+
+def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySettings) -> float:
+    """What all layers keep for the backward pass, wherever it waits."""
+    one = settings.model_copy(update={"token_budget": 1})
+    again, whole = layer_kept_bytes(dims, widths(dims, profile.lora.r), one, element_bytes(profile))
+    return settings.checkpointed_layers * again + (dims.num_hidden_layers - settings.checkpointed_layers) * whole
+
+
+def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> int:
+    """Pinned host memory for activations that wait there; torch takes it in powers of two (CachingHostAllocator)."""
+    if not settings.offload_activations:
+        return 0
+    again, whole = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
+    open_layers = dims.num_hidden_layers - settings.checkpointed_layers
+    return sum(
+        layers * (1 << (size - 1).bit_length())
+        for sizes, layers in ((again, settings.checkpointed_layers), (whole, open_layers))
+        for size in sizes
+        if size
+    )
 
 
 def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int) -> int:
     """What backward passes take beside all that is kept: those of layers that kept everything come first, and have
     freed it when the first checkpointed layer is computed again."""
     layers, kept = dims.num_hidden_layers, kept_bytes(dims, wide, settings, element)
-    inputs = kept_bytes(dims, wide, settings.model_copy(update={"checkpointed_layers": layers}), element)
+    left = kept_bytes(dims, wide, settings.model_copy(update={"checkpointed_layers": layers}), element)
     needs = []
     if settings.checkpointed_layers < layers:
-        needs.append(kept + _one_layer(dims, wide, settings, element, trainable, False))
+        needs.append(kept + _one_layer(dims, wide, settings, element, trainable, (False, False)))
     if settings.checkpointed_layers:
-        needs.append(inputs + _one_layer(dims, wide, settings, element, trainable, True))
+        again = (not settings.keep_attention, True)
+        needs.append(left + _one_layer(dims, wide, settings, element, trainable, again))
     return max(needs) - kept
 
 
 def _one_layer(
-    dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int, again: bool
+    dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int, again: tuple[bool, bool]
 ) -> int:
-    """The larger of a layer's two backward phases: through its MLP, and through its attention."""
+    """The larger of a layer's two backward phases, through its MLP and through its attention; `again` says whether
+    attention and the MLP are computed again."""
     tokens, part = settings.token_budget, min(settings.token_budget, settings.mlp_tokens)
-    attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again else 0
-    both = 2 * wide.inner if again else 0
+    attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again[0] else 0
+    both = 2 * wide.inner if again[1] else 0
     mlp = part * (both + wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
     through = 2 * tokens * wide.hidden * element
     sums = 4 * trainable // dims.num_hidden_layers

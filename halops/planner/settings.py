@@ -13,7 +13,8 @@ class MemorySettings(Frozen):
     """None of these changes what is computed, but for rounding."""
 
     token_budget: int  # most tokens of a micro-batch; a longer row goes alone
-    checkpointed_layers: int  # decoder layers of which only the input is kept for the backward pass
+    checkpointed_layers: int  # decoder layers that are computed again in the backward pass, the first ones
+    keep_attention: bool = False  # of those only the MLP
     offload_activations: bool = False  # what is kept waits in host memory
     embedding_on_host: bool = False
     dequantized_base: bool = False  # the 4-bit base also as it is computed with, instead of dequantizing each time
@@ -23,7 +24,7 @@ class MemorySettings(Frozen):
 def rungs(planned: MemorySettings, longest: int, layers: int) -> tuple[MemorySettings, ...]:
     """What to try, in turn, as memory runs out; what would change nothing is left out.
 
-    Half the token budget with every layer checkpointed and no second copy of the base; a quarter; one row at a time;
+    Half the token budget with every layer computed again and no second copy of the base; a quarter; one row at a time;
     activations in host memory; the embedding too. All train on the same rows a step.
 
     Args:
@@ -37,6 +38,7 @@ def rungs(planned: MemorySettings, longest: int, layers: int) -> tuple[MemorySet
                 update={
                     "token_budget": max(longest, budget),
                     "checkpointed_layers": layers,
+                    "keep_attention": False,
                     "dequantized_base": False,
                 }
             )

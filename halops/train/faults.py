@@ -77,6 +77,7 @@ def _gpu(tried: MemorySettings | None) -> GpuMemoryError:
 
 def _words(tried: MemorySettings) -> str:
     said = [f"{tried.token_budget} tokens at a time", f"{tried.checkpointed_layers} layers checkpointed"]
+    said += ["their attention kept"] * tried.keep_attention
     said += ["activations in host memory"] * tried.offload_activations
     said += ["the embedding in host memory"] * tried.embedding_on_host
     return ", ".join(said)

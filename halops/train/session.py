@@ -100,7 +100,7 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
     if spent.fused:
-        fused(adapted, settings.checkpointed_layers, spent.inner, settings.dequantized_base)
+        fused(adapted, settings.checkpointed_layers, spent.inner, settings.dequantized_base, settings.keep_attention)
     session = Session(context, settings, end_to_end, spent.fused, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session

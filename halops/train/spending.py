@@ -95,6 +95,7 @@ def _planned(context: StageContext, dims: Dimensions, work: Workload, cuda: bool
     return MemorySettings(
         token_budget=max(work.longest, training.token_budget or CPU_TOKENS),
         checkpointed_layers=layers,
+        keep_attention=bool(fused and training.keep_attention),
         dequantized_base=bool(fused and training.dequantized_base),
     )
 

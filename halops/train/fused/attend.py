@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,22 +19,16 @@ class Attended(NamedTuple):
 
     qkv: Tensor
     out: Tensor
-    seen: tuple[Tensor, Tensor]  # what the adapters of qkv and out made of their inputs
     after: Tensor  # the residual after attention
     kept: tuple[Tensor, ...]
     matrices: tuple[Tensor, Tensor] | None = None  # of qkv and out, where the same pass goes on to use them
 
 
-def attend(
-    x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
-) -> Attended:
-    """x [T, H] through norm and attention.
-
-    Args:
-        seen: what the adapters of qkv and out made of their inputs, where it is computed again.
-    """
+def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor], again: bool = False) -> Attended:
+    """x [T, H] through norm and attention; what the adapters make of their inputs goes into `seen`, or comes from it
+    when it is computed again."""
     first, second = layer.qkv.matrix(), layer.out.matrix()
-    given, in_qkv = normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv, seen[0])
+    given = normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv, seen[0], again)
     qkv = layer.qkv.forward(given, first)
     del given
     query, key, value = _heads(qkv, layer)
@@ -42,20 +37,20 @@ def attend(
     out, kept = attention.forward(query, key, value, rows.bounds, rows.longest, layer.scaling)
     given = layer.out.input(len(out), out)
     given[:, : layer.out.columns] = out.flatten(1)
-    in_out = adapted(given, layer.out, second, seeds.out, seen[1])
+    adapted(given, layer.out, second, seeds.out, seen[1], again)
     after = layer.out.forward(given, second, add=x)
-    return Attended(qkv, out, (in_qkv, in_out), after, kept, (first, second))
+    return Attended(qkv, out, after, kept, (first, second))
 
 
 def attend_backward(
-    outer: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds,
+    outer: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor],
     found: list[list[Tensor | None]], wanted: bool,
 ) -> Tensor | None:  # fmt: skip
     """The gradient in x, if it is wanted, of that in the residual after attention, `outer` [T, H + room]; the adapters'
     go into `found`."""
     first, second = attended.matrices or (layer.qkv.matrix(), layer.out.matrix())
     layer.out.fill(outer, second)
-    layer.out.learn(outer, attended.out.flatten(1), attended.seen[1], seeds.out, found[1])
+    layer.out.learn(outer, attended.out.flatten(1), seen[1], seeds.out, found[1])
     in_out = layer.out.backward(outer, second, seeds.out)
     query, key, value = attention.backward(
         in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
@@ -70,7 +65,7 @@ def attend_backward(
     del query, key, value
     layer.qkv.fill(in_qkv, first)
     given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))
-    layer.qkv.learn(in_qkv, given, attended.seen[0], seeds.qkv, found[0])
+    layer.qkv.learn(in_qkv, given, seen[0], seeds.qkv, found[0])
     del given
     if not wanted:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,41 +12,36 @@ from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
 
-class Inner(NamedTuple):
-    """What a chunk of the MLP leaves for the backward pass."""
-
-    both: Tensor | None  # gate and up side by side, with room behind; None if they are to be computed again
-    in_gate_up: Tensor  # what the adapters made of their inputs
-    in_down: Tensor
-
-
-def mlp(x: Tensor, layer: Layer, seeds: Seeds) -> tuple[Tensor, list[Inner]]:
-    """x [T, H] through norm and MLP, with the residual; and what each chunk leaves."""
+def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """x [T, H] through norm and MLP, with the residual; and, if it is to be kept, gate and up side by side with room
+    behind. What the adapters make of their inputs goes into `seen`."""
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
-    made, inner = torch.empty_like(x), []
+    made = torch.empty_like(x)
+    kept = layer.gate_up.output(len(x), x) if layer.keep_mlp else None
     for part, (first, second) in _parts(layer, len(x), seeds):
-        both, in_gate_up = _gate_up(x[part], layer, wide, first, None)[:2]  # its input goes at once
+        both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
+        _gate_up(x[part], layer, wide, first, seen[2][part], False, both)  # its input goes at once
         product = layer.down.input(len(both), both)
         swiglu(both[:, : layer.gate_up.rows], product[:, : layer.down.columns])
-        in_down = adapted(product, layer.down, narrow, second, None)
+        adapted(product, layer.down, narrow, second, seen[3][part], False)
         layer.down.forward(product, narrow, add=x[part], out=made[part])
-        inner.append(Inner(both if layer.keep else None, in_gate_up, in_down))
         del both, product  # before the next ones are made
-    return made, inner
+    return made, kept
 
 
 def mlp_backward(
-    grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, inner: Sequence[Inner], grads: list[list[Tensor | None]]
-) -> Tensor:
+    grad: Tensor, x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor], kept: Tensor | None,
+    grads: list[list[Tensor | None]],
+) -> Tensor:  # fmt: skip
     """The gradient in the residual after attention, [T, H + room], as `layer.out` takes it; `grad` as `layer.down`."""
     wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
     upper, lower = grads[2:]
     made = layer.out.output(len(grad), grad)
-    for index, (part, (first, second)) in enumerate(_parts(layer, len(x), seeds)):
-        both, in_gate_up, in_down = inner[index]
-        given = None
-        if both is None:
-            both, _, given = _gate_up(x[part], layer, wide, first, in_gate_up)
+    for part, (first, second) in _parts(layer, len(x), seeds):
+        in_gate_up, in_down, given = seen[2][part], seen[3][part], None
+        both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
+        if kept is None:
+            given = _gate_up(x[part], layer, wide, first, in_gate_up, True, both)
         outer = grad[part]
         layer.down.fill(outer, narrow)
         product = swiglu_backward_(layer.down.backward(outer, narrow, second), both[:, : layer.gate_up.rows])
@@ -66,13 +60,12 @@ def mlp_backward(
 
 
 def _gate_up(
-    x: Tensor, layer: Layer, matrix: Tensor, seed: int | None, seen: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gate and up side by side with room behind, what their adapters made of their input, and that as it was filled."""
-    given, in_gate_up = normed(x, layer.gate_up, layer.second_norm, layer.eps, matrix, seed, seen)
-    both = layer.gate_up.output(len(x), x)
+    x: Tensor, layer: Layer, matrix: Tensor, seed: int | None, seen: Tensor, again: bool, both: Tensor
+) -> Tensor:
+    """Fill gate and up side by side; their input as it was filled."""
+    given = normed(x, layer.gate_up, layer.second_norm, layer.eps, matrix, seed, seen, again)
     layer.gate_up.forward(given, matrix, out=both[:, : layer.gate_up.rows])
-    return both, in_gate_up, given
+    return given
 
 
 def _parts(layer: Layer, tokens: int, seeds: Seeds) -> Iterator[tuple[slice, tuple[int | None, int | None]]]:

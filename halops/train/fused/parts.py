@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from halops.train.fused.dropout import draw_seeds
@@ -17,7 +18,7 @@ WIDE = "halops_wide"  # on a gradient that a layer hands down: the same memory, 
 
 @dataclass(frozen=True)
 class Layer:
-    """A decoder layer's parts; `keep` means that nothing of it is computed again."""
+    """A decoder layer's parts, and which of what its halves compute is kept for the backward pass."""
 
     qkv: Group
     out: Group
@@ -30,7 +31,8 @@ class Layer:
     kv_heads: int
     head_dim: int
     scaling: float
-    keep: bool
+    keep_attention: bool
+    keep_mlp: bool
     mlp_tokens: Callable[[int], int]  # at once, of a micro-batch of so many
 
     @property
@@ -40,6 +42,14 @@ class Layer:
     @property
     def adapters(self) -> list[Tensor]:
         return [item for group in self.groups for item in group.adapters]
+
+    def room(self, tokens: int, like: Tensor) -> Tensor:
+        """For what the adapters make of their inputs, [T, ranks of all groups]: see `seen_by`."""
+        return like.new_empty(tokens, sum(group.extra for group in self.groups))
+
+    def seen_by(self, room: Tensor) -> tuple[Tensor, ...]:
+        """Each group's columns of it."""
+        return torch.split(room, [group.extra for group in self.groups], dim=1)
 
     def chunks(self, tokens: int) -> list[slice]:
         """The tokens, as many at a time as the MLP takes."""
@@ -64,24 +74,24 @@ class Seeds(NamedTuple):
     chunks: list[tuple[int | None, int | None]]  # gate and up, down
 
 
-def adapted(given: Tensor, group: Group, matrix: Tensor, seed: int | None, seen: Tensor | None) -> Tensor:
-    """Fill an input's room: by the adapters, or with what they were `seen` to make of it; returned by itself, so that
-    nothing need hold on to the input."""
+def adapted(given: Tensor, group: Group, matrix: Tensor, seed: int | None, seen: Tensor, again: bool) -> None:
+    """Fill an input's room by the adapters, and `seen` with the same, so that nothing need hold on to the input; the
+    second time with what was seen."""
     room = given[:, group.columns :]
-    if seen is not None:
+    if again:
         room.copy_(seen)
-        return seen
-    group.adapt(given[:, : group.columns], matrix, seed, room)
-    return room.clone()
+    else:
+        seen.copy_(group.adapt(given[:, : group.columns], matrix, seed, room))
 
 
 def normed(
-    x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seed: int | None, seen: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """x after its norm, as a filled input; and what `adapted` returns."""
+    x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seed: int | None, seen: Tensor, again: bool
+) -> Tensor:
+    """x after its norm, as a filled input; see `adapted`."""
     made = group.input(len(x), x)
     rms_norm(x, weight, eps, made[:, : group.columns])
-    return made, adapted(made, group, matrix, seed, seen)
+    adapted(made, group, matrix, seed, seen, again)
+    return made
 
 
 def with_room(grad: Tensor, group: Group) -> Tensor:

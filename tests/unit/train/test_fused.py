@@ -21,15 +21,18 @@ LENGTHS = [24, 4, 17, 9, 31, 12, 6, 20]
 
 
 @pytest.mark.parametrize("family", FUSED)
-@pytest.mark.parametrize(("checkpointed", "mlp_tokens"), [(2, 1000), (0, 1000), (1, 7)])
+@pytest.mark.parametrize(
+    ("checkpointed", "mlp_tokens", "keep_attention"),
+    [(2, 1000, False), (0, 1000, False), (1, 7, False), (2, 7, True), (0, 7, False)],
+)
 def test_the_gradient_is_that_of_the_classic_step(
-    family: str, checkpointed: int, mlp_tokens: int, tmp_path: Path
+    family: str, checkpointed: int, mlp_tokens: int, keep_attention: bool, tmp_path: Path
 ) -> None:
     model = adapted(tmp_path / "base", family, **FAMILIES[family])
     rows = rows_of(LENGTHS)
     loss, expected = gradients(model, [StepCollator(1, end_to_end=False)([row]) for row in rows])  # 1 x 8
     assert unsupported(model.config, attention.NAME, torch.float32, torch.float32) is None
-    install(model, checkpointed, lambda _: mlp_tokens)
+    install(model, checkpointed, lambda _: mlp_tokens, keep_attention=keep_attention)
     again, found = gradients(model, [StepCollator(64)(rows)])
     assert again == pytest.approx(loss, rel=1e-5)
     assert relative(found, expected) < 1e-5

@@ -165,8 +165,11 @@ def test_a_lower_rung_sees_the_same_rows(attempt: Make) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"gradient_checkpointing": True}, {"checkpointed_layers": 1}, {"dequantized_base": True}, {"token_budget": 30}],
-)
+    [
+        {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "keep_attention": True},
+        {"checkpointed_layers": 1}, {"dequantized_base": True}, {"token_budget": 30},
+    ],
+)  # fmt: skip
 def test_fused_layers_train_as_the_family_s_do(attempt: Make, changes: dict[str, Any]) -> None:
     """Without dropout, whose masks they draw in another way."""
     expected = attempt(make_profile(lora={"lora_dropout": 0}))
@@ -230,8 +233,8 @@ def test_the_last_rung_means_nothing_more_on_a_cpu(attempt: Make, inputs: Path) 
     one.run()
     longest = max(len(json.loads(line)["input_ids"]) for line in (inputs / "data" / "train.jsonl").open())
     assert json.loads((one.output / "summary.json").read_text())["memory"] == {
-        "token_budget": longest, "checkpointed_layers": 2, "offload_activations": True, "embedding_on_host": False,
-        "dequantized_base": False, "mlp_tokens": 4096, "rung": 3, "predicted_bytes": None,
+        "token_budget": longest, "checkpointed_layers": 2, "keep_attention": False, "offload_activations": True,
+        "embedding_on_host": False, "dequantized_base": False, "mlp_tokens": 4096, "rung": 3, "predicted_bytes": None,
     }  # fmt: skip
 
 
