@@ -78,6 +78,7 @@ class Contender:
 CONTENDERS = {
     "ours": Contender("ours"),
     "ours-plain": Contender("ours", sets=("training.fused_layers=false",)),
+    "ours-rounded": Contender("ours", sets=("training.pad_to_multiple_of=128",)),
     "ours-offloaded": Contender("ours", sets=("training.offload_activations=true",)),
     "ours-attention-kept": Contender(
         "ours", sets=("training.offload_activations=true", "training.keep_attention=true")
