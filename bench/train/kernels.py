@@ -187,6 +187,43 @@ def dropping(count: int, columns: int) -> None:
     print(f"dropout before {count} adapters of {columns}: {said}")
 
 
+def beside_liger() -> None:
+    """Our norm and gated product, forward and backward, beside Liger's and what those leave to others: the residual's
+    sum after the norm's backward pass, and the product once more after its own, for the adapters' gradients."""
+    from liger_kernel.transformers.functional import liger_rms_norm, liger_swiglu
+
+    from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
+    from halops.train.fused.swiglu import swiglu, swiglu_backward_
+
+    def draw(columns: int) -> Tensor:
+        return torch.randn(TOKENS, columns, device="cuda", dtype=torch.bfloat16)
+
+    x, grad, past, weight = draw(HIDDEN), draw(HIDDEN), draw(HIDDEN), draw(HIDDEN)[0]
+    out, leaf = torch.empty_like(x), x.clone().requires_grad_()
+
+    def ours() -> None:
+        rms_norm(x, weight, 1e-6, out)
+        rms_norm_backward(grad, x, weight, 1e-6, past, out)
+
+    def theirs() -> None:
+        made = liger_rms_norm(leaf, weight, 1e-6, in_place=False)
+        torch.autograd.grad(made, leaf, grad)[0].add_(past)
+
+    print(f"rms_norm, both passes: {milliseconds(ours):.3f} ms, Liger's {milliseconds(theirs):.3f}")
+    both, outer, inner = draw(2 * INNER), draw(INNER), draw(INNER)
+    gate, up = draw(INNER).requires_grad_(), draw(INNER).requires_grad_()
+
+    def product() -> None:
+        swiglu(both, inner)
+        swiglu_backward_(outer, both)
+
+    def liger_product() -> None:
+        torch.autograd.grad(liger_swiglu(gate, up), (gate, up), outer)
+        liger_swiglu(gate.detach(), up.detach())
+
+    print(f"swiglu, both passes: {milliseconds(product):.3f} ms, Liger's {milliseconds(liger_product):.3f}")
+
+
 def head() -> None:
     """The head's loss and gradient against the two bare products."""
     from halops.train.loss import chunked_loss
@@ -224,6 +261,7 @@ def main() -> int:
     dequantization()
     for count, columns in ((3, HIDDEN), (2, HIDDEN), (1, HIDDEN), (1, INNER)):
         dropping(count, columns)
+    beside_liger()
     head()
     return 0 if good else 1
 
