@@ -165,11 +165,14 @@ def candidates(profile: Profile, dims: Dimensions, work: Workload) -> Iterator[M
 
 
 def budgets(wanted: int | None, work: Workload) -> list[int]:
-    """A whole step at once, a half, a third ... down to one row."""
+    """A whole step at once, a half, a third ... down to one row; past 16 parts an eighth more at a time."""
     if wanted:
         return [max(wanted, work.longest)]
-    whole = work.rows * work.longest
-    return sorted({max(work.longest, -(-whole // parts)) for parts in range(1, work.rows + 1)}, reverse=True)
+    found, parts = [], 1
+    while parts < work.rows:
+        found.append(-(-work.rows * work.longest // parts))
+        parts += max(1, parts // 8)
+    return [*found, work.longest]
 
 
 def _open(wanted: bool | None, choices: Iterable[bool]) -> tuple[bool, ...]:

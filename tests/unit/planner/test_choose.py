@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from halops.errors import ConfigError
-from halops.planner.choose import HEADROOM, HOST_BYTES_PER_SECOND, Workload, available_on, choose, flops, seconds
+from halops.planner.choose import (
+    HEADROOM,
+    HOST_BYTES_PER_SECOND,
+    Workload,
+    available_on,
+    budgets,
+    choose,
+    flops,
+    seconds,
+)
 from halops.planner.peak import kept_bytes_per_token, peak
 from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
@@ -105,6 +116,15 @@ def test_a_plan_says_what_it_does() -> None:
     text = str(choose(load_profile("a100"), QWEN, 79 * GIB, rows(16, 4096), H100))
     assert text.startswith("16,384 tokens at a time, 0 layers checkpointed, base dequantized once: ")
     assert text.endswith(" GiB of 79.0 expected")
+
+
+def test_steps_of_many_rows_are_cut_up_in_fewer_ways_than_they_have_rows() -> None:
+    assert budgets(None, rows(8, 1024)) == [8192, 4096, 2731, 2048, 1639, 1366, 1171, 1024]
+    assert budgets(None, rows(1, 1024)) == [1024]
+    many = budgets(None, rows(512, 1024))
+    assert (many[0], many[-1]) == (512 * 1024, 1024)
+    assert len(many) < 50
+    assert all(one < 2 * other for one, other in itertools.pairwise(many[1:]))
 
 
 def test_the_profile_s_own_card() -> None:
