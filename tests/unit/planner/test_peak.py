@@ -62,14 +62,14 @@ class Waiting(torch.autograd.graph.saved_tensors_hooks):
 
     def __init__(self, at_once: int) -> None:
         self.at_once, self.here = at_once, dict[int, torch.Tensor]()
-        self._count, self._node, self._back = 0, None, list[torch.Tensor]()
+        self.count, self._node, self._back = 0, None, list[torch.Tensor]()
         super().__init__(self._pack, self._unpack)
 
     def _pack(self, item: torch.Tensor) -> tuple[int, torch.Size, torch.dtype]:
-        self._count += 1
-        self.here.pop(self._count - self.at_once, None)
-        self.here[self._count] = item
-        return self._count, item.shape, item.dtype
+        self.count += 1
+        self.here.pop(self.count - self.at_once, None)
+        self.here[self.count] = item
+        return self.count, item.shape, item.dtype
 
     def _unpack(self, packed: tuple[int, torch.Size, torch.dtype]) -> torch.Tensor:
         number, shape, dtype = packed
@@ -92,9 +92,12 @@ def waiting(settings: MemorySettings) -> Any:
     whole = settings.checkpointed_layers < QWEN.num_hidden_layers
     if not settings.offload_activations:
         return contextlib.nullcontext()
-    # On `meta` attention leaves one tensor beside its output.
-    unused = attention.MOST_KEPT - 1 if whole or settings.keep_attention else 0
-    return Waiting(most_kept(settings.keep_attention or whole, whole) - unused)
+    return Waiting(kept_on_meta(settings.keep_attention or whole, whole))
+
+
+def kept_on_meta(keep_attention: bool, keep_mlp: bool) -> int:
+    """Tensors that a layer keeps: attention leaves one beside its output there."""
+    return most_kept(keep_attention, keep_mlp) - (attention.MOST_KEPT - 1) * keep_attention
 
 
 def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int, dict[str, int]]:
@@ -108,7 +111,7 @@ def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int
         for layer in model:
             hidden = decoder_layer(hidden, layer, rows, dropping)
         kept = ledger.live
-        assert not away or len(away.here) == away.at_once
+        assert not away or away.count == sum(kept_on_meta(layer.keep_attention, layer.keep_mlp) for layer in model)
         hidden.backward(torch.empty_like(hidden))
     return kept, ledger.peak, ledger.at_peak
 
