@@ -88,10 +88,10 @@ class Waiting(torch.autograd.graph.saved_tensors_hooks):
         return found
 
 
-def waiting(settings: MemorySettings) -> Any:
+def waiting(settings: MemorySettings) -> Waiting | None:
     whole = settings.checkpointed_layers < QWEN.num_hidden_layers
     if not settings.offload_activations:
-        return contextlib.nullcontext()
+        return None
     return Waiting(kept_on_meta(settings.keep_attention or whole, whole))
 
 
@@ -106,7 +106,8 @@ def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int
     model = layers(settings)
     rows = Rows(torch.empty(2, dtype=torch.int32, device="meta"), tokens, tensor(tokens, 128), tensor(tokens, 128))
     gc.collect()
-    with Ledger() as ledger, waiting(settings) as away:
+    away = waiting(settings)
+    with Ledger() as ledger, away or contextlib.nullcontext():
         hidden = tensor(tokens, QWEN.hidden_size)
         for layer in model:
             hidden = decoder_layer(hidden, layer, rows, dropping)
