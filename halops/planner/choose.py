@@ -215,6 +215,7 @@ def seconds(profile: Profile, dims: Dimensions, settings: MemorySettings, work: 
 def flops(dims: Dimensions, settings: MemorySettings) -> tuple[float, float]:
     """Operations for one token: forward; and backward, the gradient of the activations and of each checkpointed layer
     its forward again, but for the MLP's last product, and its attention if that is kept."""
-    again = layer_matrices(dims)[4 if settings.keep_attention else 0 : -1]
+    *attention, gate, up, _ = layer_matrices(dims)
+    again = [gate, up] if settings.keep_attention else [*attention, gate, up]
     forward = 2 * (linear_parameters(dims) + head_parameters(dims))
     return forward, forward + 2 * sum(matrix.size for matrix in again) * settings.checkpointed_layers

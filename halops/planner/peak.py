@@ -128,50 +128,45 @@ def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element
     Of activations in host memory those of two layers are here: of the one that is computed, and of the one before it,
     which are on their way (halops.train.trainer.activation_offload).
     """
-    layers = dims.num_hidden_layers
-    again, whole = layer_kept_bytes(dims, wide, settings, element)
-    kept = settings.checkpointed_layers * again + (layers - settings.checkpointed_layers) * whole
+    kinds = kept_tensors(dims, wide, settings, element)
+    kept = sum(layers * sum(sizes) for layers, sizes in kinds)
     if settings.offload_activations:
-        kept = min(kept, 2 * (whole if settings.checkpointed_layers < layers else again))
+        kept = min(kept, 2 * max(sum(sizes) for layers, sizes in kinds if layers))
     return kept + settings.token_budget * wide.hidden * element
 
 
-def layer_kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> tuple[int, int]:
-    """What a layer that is computed again keeps, and one that isn't."""
-    again, whole = kept_tensors(dims, wide, settings, element)
-    return sum(again), sum(whole)
+def kept_tensors(
+    dims: Dimensions, wide: Widths, settings: MemorySettings, element: int
+) -> tuple[tuple[int, list[int]], ...]:
+    """What layers keep for the backward pass, wherever it waits: how many are computed again and how many aren't, with
+    the bytes of each tensor that one of them keeps.
 
-
-def kept_tensors(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> tuple[list[int], list[int]]:
-    """The same by tensor: a layer's input and what its adapters made of theirs; queries, keys and values, attention's
-    output, the residual after it and the log-sum-exp of the scores; gate and up."""
+    Its input and what its adapters made of theirs; queries, keys and values, attention's output, the residual after it
+    and the log-sum-exp of the scores; gate and up.
+    """
     tokens = settings.token_budget
     least = [tokens * columns * element for columns in (wide.hidden, wide.seen)]
     attended = [tokens * columns * element for columns in (wide.qkv, wide.attention, wide.hidden)]
     attended.append(4 * tokens * dims.num_attention_heads)
     inner = tokens * (2 * wide.inner + wide.behind) * element
-    return least + (attended if settings.keep_attention else []), [*least, *attended, inner]
+    again = least + attended * settings.keep_attention
+    whole = [*least, *attended, inner]
+    checkpointed = settings.checkpointed_layers
+    return (checkpointed, again), (dims.num_hidden_layers - checkpointed, whole)
 
 
 def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySettings) -> float:
-    """What all layers keep for the backward pass, wherever it waits."""
-    one = settings.model_copy(update={"token_budget": 1})
-    again, whole = layer_kept_bytes(dims, widths(dims, profile.lora.r), one, element_bytes(profile))
-    return settings.checkpointed_layers * again + (dims.num_hidden_layers - settings.checkpointed_layers) * whole
+    """Of all layers, wherever it waits."""
+    kinds = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
+    return sum(layers * sum(sizes) for layers, sizes in kinds) / settings.token_budget
 
 
 def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> int:
     """Pinned host memory for activations that wait there; torch takes it in powers of two (CachingHostAllocator)."""
     if not settings.offload_activations:
         return 0
-    again, whole = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
-    open_layers = dims.num_hidden_layers - settings.checkpointed_layers
-    return sum(
-        layers * (1 << (size - 1).bit_length())
-        for sizes, layers in ((again, settings.checkpointed_layers), (whole, open_layers))
-        for size in sizes
-        if size
-    )
+    kinds = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
+    return sum(layers * sum(1 << (size - 1).bit_length() for size in sizes) for layers, sizes in kinds)
 
 
 def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int) -> int:

@@ -158,21 +158,11 @@ def _trainer(session: Session, watch: Watch, checkpoints: Checkpoints, export: A
         export=export,
         rows_per_step=rows_per_step(training),
         alike=training.per_device_train_batch_size > 1,  # as it always was: the same rows in each step
-        offload=_kept_by_a_layer(session) if session.settings.offload_activations and session.cuda else 0,
+        offload=session.most_kept if session.settings.offload_activations and session.cuda else 0,
         world=session.world,
     )
     watch.trainer = trainer
     return trainer
-
-
-def _kept_by_a_layer(session: Session) -> int:
-    """Tensors that wait for a decoder layer's backward pass; the family's own layers keep little but their input."""
-    from halops.train.fused.layer import most_kept
-
-    if not session.fused:
-        return 2
-    whole = session.settings.checkpointed_layers < session.model.config.num_hidden_layers
-    return most_kept(session.settings.keep_attention or whole, whole)
 
 
 def _write(session: Session, metrics: Metrics) -> None:

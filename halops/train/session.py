@@ -16,7 +16,8 @@ from halops.stages.context import StageContext
 from halops.train import adapter, census, liger, model
 from halops.train.arguments import optimizer, rows_per_step
 from halops.train.faults import Tried
-from halops.train.fused.install import install as fused
+from halops.train.fused.install import install
+from halops.train.fused.parts import Layer
 from halops.train.host_embedding import move_embedding
 from halops.train.isolation import rows_stay_apart
 from halops.train.rows import Rows, read_rows
@@ -33,7 +34,7 @@ class Session:
     context: StageContext
     settings: MemorySettings
     end_to_end: bool  # whether rows can lie end to end without seeing each other
-    fused: bool  # whether a decoder layer is one autograd function, with its own checkpointing
+    layers: list[Layer]  # each one autograd function, with its own checkpointing; none where the family's own stay
     cuda: bool
     model: Any
     dtypes: model.Precision
@@ -41,6 +42,16 @@ class Session:
     heldout: Rows
     world: World
     summary: dict[str, Any]
+
+    @property
+    def fused(self) -> bool:
+        """Whether decoder layers are ours."""
+        return bool(self.layers)
+
+    @property
+    def most_kept(self) -> int:
+        """Tensors that wait for a layer's backward pass, at most; a family's own keep little but their input."""
+        return max((layer.most_kept for layer in self.layers), default=2)
 
     def census(self) -> list[census.Held]:
         """Every tensor of the model; on CUDA, raises StageError if one is in a dtype that nobody asked for."""
@@ -99,9 +110,12 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
         "notes": notes,
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
     }
+    layers = []
     if spent.fused:
-        fused(adapted, settings.checkpointed_layers, spent.inner, settings.dequantized_base, settings.keep_attention)
-    session = Session(context, settings, end_to_end, spent.fused, cuda, adapted, dtypes, train, heldout, world, summary)
+        layers = install(
+            adapted, settings.checkpointed_layers, spent.inner, settings.dequantized_base, settings.keep_attention
+        )
+    session = Session(context, settings, end_to_end, layers, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from halops.train import attention
 from halops.train.fused.attend import Attended, attend, attend_backward
 from halops.train.fused.mlp import mlp, mlp_backward
 from halops.train.fused.parts import Layer, Rows, Seeds, seeds_for, with_room
@@ -27,11 +26,6 @@ def decoder_layer(x: Tensor, layer: Layer, rows: Rows, dropping: bool) -> Tensor
     """
     made: Tensor = DecoderLayer.apply(x, layer, rows, seeds_for(layer, len(x), dropping), *layer.adapters)
     return made
-
-
-def most_kept(keep_attention: bool, keep_mlp: bool) -> int:
-    """Tensors that a layer keeps for its backward pass, at most."""
-    return 2 + (3 + attention.MOST_KEPT) * keep_attention + keep_mlp
 
 
 class DecoderLayer(torch.autograd.Function):

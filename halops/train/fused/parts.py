@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from halops.train import attention
 from halops.train.fused.dropout import draw_seeds
 from halops.train.fused.projection import Group
 from halops.train.fused.rms_norm import rms_norm
@@ -43,13 +43,18 @@ class Layer:
     def adapters(self) -> list[Tensor]:
         return [item for group in self.groups for item in group.adapters]
 
+    @property
+    def most_kept(self) -> int:
+        """Tensors that wait for its backward pass, at most: see `DecoderLayer.forward`."""
+        return 2 + (3 + attention.MOST_KEPT) * self.keep_attention + self.keep_mlp
+
     def room(self, tokens: int, like: Tensor) -> Tensor:
         """For what the adapters make of their inputs, [T, ranks of all groups]: see `seen_by`."""
         return like.new_empty(tokens, sum(group.extra for group in self.groups))
 
     def seen_by(self, room: Tensor) -> tuple[Tensor, ...]:
         """Each group's columns of it."""
-        return torch.split(room, [group.extra for group in self.groups], dim=1)
+        return room.split_with_sizes([group.extra for group in self.groups], dim=1)
 
     def chunks(self, tokens: int) -> list[slice]:
         """The tokens, as many at a time as the MLP takes."""

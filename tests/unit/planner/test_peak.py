@@ -16,7 +16,7 @@ from halops.profile import load_profile
 from halops.sections import Dimensions
 from halops.train import attention
 from halops.train.fused.install import Buffers
-from halops.train.fused.layer import decoder_layer, most_kept
+from halops.train.fused.layer import decoder_layer
 from halops.train.fused.parts import Layer, Rows
 from halops.train.fused.projection import Group, Projection
 from halops.train.loss import chunked_loss
@@ -88,16 +88,9 @@ class Waiting(torch.autograd.graph.saved_tensors_hooks):
         return found
 
 
-def waiting(settings: MemorySettings) -> Waiting | None:
-    whole = settings.checkpointed_layers < QWEN.num_hidden_layers
-    if not settings.offload_activations:
-        return None
-    return Waiting(kept_on_meta(settings.keep_attention or whole, whole))
-
-
-def kept_on_meta(keep_attention: bool, keep_mlp: bool) -> int:
+def kept_on_meta(layer: Layer) -> int:
     """Tensors that a layer keeps: attention leaves one beside its output there."""
-    return most_kept(keep_attention, keep_mlp) - (attention.MOST_KEPT - 1) * keep_attention
+    return layer.most_kept - (attention.MOST_KEPT - 1) * layer.keep_attention
 
 
 def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int, dict[str, int]]:
@@ -106,13 +99,13 @@ def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int
     model = layers(settings)
     rows = Rows(torch.empty(2, dtype=torch.int32, device="meta"), tokens, tensor(tokens, 128), tensor(tokens, 128))
     gc.collect()
-    away = waiting(settings)
+    away = Waiting(max(map(kept_on_meta, model))) if settings.offload_activations else None
     with Ledger() as ledger, away or contextlib.nullcontext():
         hidden = tensor(tokens, QWEN.hidden_size)
         for layer in model:
             hidden = decoder_layer(hidden, layer, rows, dropping)
         kept = ledger.live
-        assert not away or away.count == sum(kept_on_meta(layer.keep_attention, layer.keep_mlp) for layer in model)
+        assert not away or away.count == sum(map(kept_on_meta, model))
         hidden.backward(torch.empty_like(hidden))
     return kept, ledger.peak, ledger.at_peak
 
