@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 
 from halops.artifact import Frozen
 from halops.gguf_sizes import gguf_bytes, quantize_seconds
-from halops.memory import adapter_element_bytes, optimizer_bytes, serving_memory, training_memory
+from halops.memory import adapter_element_bytes, optimizer_bytes, serving_memory, train_host_bytes, training_memory
 from halops.parameters import largest_tensor, lora_parameters, parameters
 from halops.planner.choose import Spending, plan_for
-from halops.planner.choose import Workload as Step
+from halops.planner.step_time import Workload as Step
 from halops.prices import hourly_price
 from halops.profile import Profile
 from halops.sections import Dimensions
@@ -171,7 +171,7 @@ def _train(profile: Profile, dims: Dimensions, work: Workload, cores: int) -> St
     load = 20 + merged_bytes(dims) / DISK_BYTES_PER_SECOND
     states, _ = optimizer_bytes(training.optim, lora_parameters(dims, profile.lora), adapter_element_bytes(profile))
     checkpoints = (training.save_total_limit + 1) * (_adapter_bytes(profile, dims) + states)
-    host = 3 * 10**9 + 2 * largest_tensor(dims) * 2 + memory.paged + (spending.host if spending else 0)
+    host = train_host_bytes(profile, dims) + (spending.host if spending else 0)
     return StageEstimate(
         stage="train",
         vram_bytes=(spending.least if spending else memory.needed) if gpu else 0,

@@ -16,6 +16,7 @@ from halops.gguf_sizes import gguf_bytes, table_bytes
 from halops.parameters import (
     embedding_parameters,
     head_dim,
+    largest_tensor,
     layer_matrices,
     linear_parameters,
     lora_parameters,
@@ -36,6 +37,7 @@ LOSS_CHUNK_BYTES = 128 * MIB
 # The allocator's reserve over what is allocated, measured with expandable segments off.
 FRAGMENTATION = 1.06
 CUDA_CONTEXT = 518 * MIB  # measured on an H100, driver 580
+ESTIMATE_HEADROOM = 1.25  # what a stage gets of memory and disk: a limit that is too low costs a whole attempt
 HOST_RUNTIME = 1_200_000_000  # Python with torch, transformers, peft and trl imported
 
 
@@ -174,6 +176,14 @@ def training_memory(profile: Profile, dims: Dimensions, longest: int | None = No
         workspace=workspace_bytes(dims, live, element, profile.quantization.load_in_4bit, tokens),
         overhead=CUDA_CONTEXT if profile.cluster.gpu.count else HOST_RUNTIME,
     )
+
+
+def train_host_bytes(profile: Profile, dims: Dimensions) -> int:
+    """Host memory of training on a GPU, less what activations that wait there take: the libraries, the base's largest
+    tensor on its way, twice, and paged optimizer states."""
+    trainable = lora_parameters(dims, profile.lora)
+    states, paged = optimizer_bytes(profile.training.optim, trainable, adapter_element_bytes(profile))
+    return 3 * 10**9 + 2 * 2 * largest_tensor(dims) + paged * states
 
 
 def kv_bytes_per_token(dims: Dimensions, element: int = 2) -> int:

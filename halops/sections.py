@@ -99,10 +99,10 @@ class Training(Frozen):
     gradient_checkpointing: bool = True  # may be used; how many layers need it is planned
     # How memory is spent. What isn't set is planned for the card; none of it changes what is learned.
     token_budget: Positive | None = None
-    pad_to_multiple_of: Positive = 1  # of a micro-batch's tokens
     checkpointed_layers: Annotated[int, Field(ge=0)] | None = None
     keep_attention: bool | None = None
     offload_activations: bool | None = None
+    host_memory_gib: Annotated[float, Field(ge=0)] | None = None  # most that activations wait in, of a whole machine
     embedding_on_host: bool | None = None
     dequantized_base: bool | None = None
     fused_layers: bool | None = None  # one autograd function a layer; on CUDA where the family allows it

@@ -11,25 +11,28 @@ from halops.sections import Dimensions
 
 class Device(NamedTuple):
     """A class of GPU: memory in GiB, delivered TFLOP/s in QLoRA training, where the figure is from; bandwidth, of
-    which a part is assumed to be reached."""
+    which a part is assumed to be reached; what its way to pinned host memory delivers, in one direction."""
 
     name: str
     memory_gib: float
     tflops: float
     source: str
     bytes_per_second: float
+    host_bytes_per_second: float
 
 
-# Delivered, not peak: dequantization, attention and the optimizer are in it. Ordered by memory.
+# Delivered, not peak: dequantization and the optimizer are in it. Ordered by memory. The way to the host: small cards
+# have 8 lanes, at PCIe 3.0's speed in an older board (7.9 GB/s); the others 16, at 4.0's (31.5) up to the A100 and at
+# 5.0's from the H100 on, of which an H200 was measured to reach 54.
 DEVICES = (
-    Device("8 GB card", 8, 20, "assumed: half of an RTX 3070's dense bf16 peak", 0.35e12),
-    Device("16 GB card", 16, 35, "assumed, between the 8 GB and the 24 GB card", 0.4e12),
-    Device("24 GB card", 24, 100, "torchtune's Llama-3.1-8B QLoRA on an RTX 4090: 2,413 tokens/s", 0.8e12),
-    Device("A100", 80, 130, "LLaMA-Factory's Llama-2-7B QLoRA on an A100 40 GB: 2,415 to 3,726 tokens/s", 1.3e12),
-    Device("H100", 81, 400, "measured: 4 x 4096 tokens at 9,400 tokens/s", 2.5e12),
+    Device("8 GB card", 8, 20, "assumed: half of an RTX 3070's dense bf16 peak", 0.35e12, 6e9),
+    Device("16 GB card", 16, 35, "assumed, between the 8 GB and the 24 GB card", 0.4e12, 6e9),
+    Device("24 GB card", 24, 100, "torchtune's Llama-3.1-8B QLoRA on an RTX 4090: 2,413 tokens/s", 0.8e12, 12e9),
+    Device("A100", 80, 130, "LLaMA-Factory's Llama-2-7B QLoRA on an A100 40 GB: 2,415 to 3,726 tokens/s", 1.3e12, 20e9),
+    Device("H100", 81, 400, "measured: 4 x 4096 tokens at 9,400 tokens/s", 2.5e12, 45e9),
 )
 # Known by their names alone: of an unknown card's speed their memory says nothing.
-NAMED = (Device("H200", 141, 420, "measured: 1.08 times an H100's 16,000 tokens/s, nothing checkpointed", 3.5e12),)
+NAMED = (Device("H200", 141, 550, "measured: 13,300 to 18,070 tokens/s by what is computed again", 3.5e12, 50e9),)
 
 # One micro-batch can't take less than its kernel launches: 0.45 s for 28 layers on an H100's host, whatever the GPU.
 LAUNCH_SECONDS_PER_LAYER = 0.016

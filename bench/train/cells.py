@@ -78,8 +78,7 @@ class Contender:
 CONTENDERS = {
     "ours": Contender("ours"),
     "ours-plain": Contender("ours", sets=("training.fused_layers=false",)),
-    "ours-rounded": Contender("ours", sets=("training.pad_to_multiple_of=128",)),
-    "ours-offloaded": Contender("ours", sets=("training.offload_activations=true",)),
+    "ours-resident": Contender("ours", sets=("training.host_memory_gib=0",)),  # no activations in host memory
     "ours-attention-kept": Contender(
         "ours", sets=("training.offload_activations=true", "training.keep_attention=true")
     ),

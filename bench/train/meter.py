@@ -55,7 +55,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         tokens = sum(int(item) for item in self._tokens)
         if self._profile:
             self._profile.stop()
-            self.busy_seconds = sum(event.self_device_time_total for event in self._profile.key_averages()) / 1e6
+            self.busy_seconds = covered(spans(self._profile)) / 1e6
             self.busy_tokens, self.kernels = tokens, top(self._profile)
             self._profile = None
         elif self.warm < state.global_step <= self.warm + self.timed:
@@ -77,6 +77,21 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             "peak_reserved": torch.cuda.max_memory_reserved() if cuda else 0,
             "kernels": getattr(self, "kernels", []),
         }
+
+
+def spans(profile: Any) -> list[tuple[float, float]]:
+    """Begin and end of each kernel and copy, in microseconds."""
+    events = [event for event in profile.events() if event.device_type.name != "CPU" and not event.is_user_annotation]
+    return [(event.time_range.start, event.time_range.end) for event in events]
+
+
+def covered(found: list[tuple[float, float]]) -> float:
+    """How long at least one of them lasts: copies run beside kernels."""
+    total, until = 0.0, float("-inf")
+    for begin, end in sorted(found):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def top(profile: Any, count: int = 12) -> list[tuple[str, float, int]]:

@@ -6,6 +6,7 @@ import math
 
 from halops.artifact import Frozen
 from halops.estimate import estimate_run
+from halops.memory import ESTIMATE_HEADROOM
 from halops.names import COORDINATOR, STAGES
 from halops.profile import Profile
 from halops.runspec import RunSpec
@@ -13,7 +14,6 @@ from halops.sections import Dimensions, StageResources
 
 MIB = 1 << 20
 CPUS = {"base": "1", "data": "1", "train": "2", "merge": "1", "convert": "2", "verify": "2"}  # requests, not limits
-HEADROOM = 1.25  # over the estimate, for memory and disk: a limit that is too low costs a whole attempt
 MEMORY_FLOOR, DISK_FLOOR = 512 * MIB, 1024 * MIB  # an interpreter with its libraries; logs and caches
 SHORTEST_DEADLINE, DEADLINE_FACTOR = (
     2 * 3600,
@@ -72,8 +72,8 @@ def profile_needs(
             deadline = min(deadline, max(60, round(3600 * max_cost / price)))
         needs[stage] = Needs(
             cpu=given.cpu or CPUS[stage],
-            memory=given.memory or _mebibytes(max(MEMORY_FLOOR, HEADROOM * estimate.ram_bytes)),
-            ephemeral_storage=given.ephemeral_storage or _mebibytes(max(DISK_FLOOR, HEADROOM * estimate.disk_bytes)),
+            memory=given.memory or _mebibytes(estimate.ram_bytes, MEMORY_FLOOR),
+            ephemeral_storage=given.ephemeral_storage or _mebibytes(estimate.disk_bytes, DISK_FLOOR),
             gpus=gpus,
             deadline_seconds=deadline,
         )
@@ -86,5 +86,5 @@ def _gpus(profile: Profile, stage: str) -> int:
     return 1 if stage == "verify" and profile.verify.device == "gpu" else 0
 
 
-def _mebibytes(size: float) -> str:
-    return f"{math.ceil(size / MIB)}Mi"
+def _mebibytes(estimated: int, floor: int) -> str:
+    return f"{math.ceil(max(floor, ESTIMATE_HEADROOM * estimated) / MIB)}Mi"

@@ -155,10 +155,11 @@ def kept_tensors(
     return (checkpointed, again), (dims.num_hidden_layers - checkpointed, whole)
 
 
-def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySettings) -> float:
-    """Of all layers, wherever it waits."""
+def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySettings) -> tuple[float, float]:
+    """What a layer that is computed again keeps, and one that isn't, wherever it waits."""
     kinds = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
-    return sum(layers * sum(sizes) for layers, sizes in kinds) / settings.token_budget
+    again, whole = (sum(sizes) / settings.token_budget for _, sizes in kinds)
+    return again, whole
 
 
 def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> int:

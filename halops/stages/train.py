@@ -152,7 +152,7 @@ def _trainer(session: Session, watch: Watch, checkpoints: Checkpoints, export: A
         model=session.model,
         args=TrainingArguments(**arguments),
         train_dataset=session.train,
-        data_collator=StepCollator(session.settings.token_budget, session.end_to_end, training.pad_to_multiple_of),
+        data_collator=StepCollator(session.settings.token_budget, session.end_to_end),
         callbacks=[watch, *planted(context.rung)],
         checkpoints=checkpoints,
         export=export,

@@ -1,8 +1,7 @@
 """One optimizer step's rows as few micro-batches: laid end to end within a token budget, each row by itself.
 
 Positions restart with every row and attention stays within it, so a step's gradient is the one of its rows one by
-one. Nothing is padding, unless a micro-batch is to have a round number of tokens, and a GPU gets as much work at once
-as its memory allows.
+one. Nothing is padding, and a GPU gets as much work at once as its memory allows.
 """
 
 from __future__ import annotations
@@ -76,12 +75,10 @@ class StepCollator:
     Args:
         budget: most tokens of a micro-batch; a longer row goes alone.
         end_to_end: False pads rows to one another's length, for models whose rows would see each other.
-        multiple: a micro-batch of rows end to end gets a row of padding, where the budget has room for it, that makes
-            its tokens a multiple of this: cuBLAS looks for a kernel anew for every number of tokens.
     """
 
-    def __init__(self, budget: int, end_to_end: bool = True, multiple: int = 1) -> None:
-        self.budget, self.end_to_end, self.multiple = budget, end_to_end, multiple
+    def __init__(self, budget: int, end_to_end: bool = True) -> None:
+        self.budget, self.end_to_end = budget, end_to_end
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         made = [self._micro_batch([rows[index] for index in group]) for group in self._groups(rows)]
@@ -97,11 +94,5 @@ class StepCollator:
 
     def _micro_batch(self, rows: Sequence[Row]) -> dict[str, Any]:
         if self.end_to_end:
-            return lay([*rows, self._padding(sum(len(row.input_ids) for row in rows))])
+            return lay(rows)
         return {name: tensor for name, tensor in collate(rows or [BLANK]).items() if name != "lengths"}
-
-    def _padding(self, tokens: int) -> Row:
-        """A row of which nothing is trained; empty where none is wanted or fits."""
-        missing = -tokens % self.multiple
-        missing = missing if tokens + missing <= self.budget else 0
-        return Row((0,) * missing, (IGNORED,) * missing)

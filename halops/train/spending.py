@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from halops.planner.choose import Workload, choose, choose_plain
+from halops.checks.host import available_memory
+from halops.memory import ESTIMATE_HEADROOM, train_host_bytes
+from halops.planner.choose import choose, choose_plain
 from halops.planner.peak import inner_tokens, peak
 from halops.planner.settings import MemorySettings, settings_at
+from halops.planner.step_time import Workload
+from halops.profile import Profile
 from halops.sections import Dimensions
 from halops.stages.context import StageContext
 from halops.train.arguments import share
@@ -83,7 +87,7 @@ def _unfused(context: StageContext, config: Any, cuda: bool) -> str | None:
 def _planned(context: StageContext, dims: Dimensions, work: Workload, cuda: bool, fused: bool) -> MemorySettings:
     profile = context.spec.profile
     if cuda and fused:
-        plan = choose(profile, dims, free_memory(), work, torch.cuda.get_device_name())
+        plan = choose(profile, dims, free_memory(), work, torch.cuda.get_device_name(), free_host_memory(profile, dims))
         context.progress(f"memory: {plan}")
         return plan.settings
     if cuda:
@@ -98,6 +102,18 @@ def _planned(context: StageContext, dims: Dimensions, work: Workload, cuda: bool
         keep_attention=bool(fused and training.keep_attention),
         dequantized_base=bool(fused and training.dequantized_base),
     )
+
+
+def free_host_memory(profile: Profile, dims: Dimensions) -> int | None:
+    """Bytes of host memory that this process's activations may wait in; None where the machine doesn't tell.
+
+    A fifth of what there is stays free: in a pod that is what its limit has over the estimate.
+    """
+    available = available_memory()
+    if available is None:
+        return None
+    left = round(available / ESTIMATE_HEADROOM) - train_host_bytes(profile, dims)
+    return max(0, left) // max(1, profile.cluster.gpu.count)
 
 
 def free_memory() -> int:

@@ -7,25 +7,15 @@ import itertools
 import pytest
 
 from halops.errors import ConfigError
-from halops.planner.choose import (
-    HEADROOM,
-    HOST_BYTES_PER_SECOND,
-    Workload,
-    available_on,
-    budgets,
-    choose,
-    flops,
-    seconds,
-)
-from halops.planner.peak import kept_bytes_per_token, peak
-from halops.planner.settings import MemorySettings
+from halops.planner.choose import HEADROOM, HOST_GIB, available_on, budgets, choose, plan_for
+from halops.planner.peak import host_bytes, peak
+from halops.planner.step_time import Workload
 from halops.profile import load_profile
 from halops.sections import Dimensions
-from halops.speed import device_for
 from halops.units import GIB
 
 QWEN = Dimensions()
-H100 = "NVIDIA H100 80GB HBM3"
+H100, H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 
 
 def rows(count: int, longest: int, mean: float | None = None) -> Workload:
@@ -69,34 +59,61 @@ def test_what_is_set_is_kept() -> None:
     assert choose(off, QWEN, 79 * GIB, rows(8, 1024), H100).settings.checkpointed_layers == 0
 
 
-def test_attention_that_is_kept_spares_its_work_and_takes_memory() -> None:
-    """Of a layer of Qwen2.5-7B 29.4 of 233 million weights are attention's, and 67.9 the MLP's last matrix."""
-    work, device = rows(8, 1024), device_for(8)
-    sets = ["training.offload_activations=true", "training.token_budget=8192"]
-    profiles = [load_profile("rtx8", [*sets, f"training.keep_attention={kept}"]) for kept in ("false", "true")]
-    without, kept = (choose(profile, QWEN, int(7.5 * GIB), work) for profile in profiles)
-    assert not without.settings.keep_attention
-    assert "28 layers checkpointed, their attention kept, activations in host memory" in str(kept)
-    spared = flops(QWEN, without.settings)[1] - flops(QWEN, kept.settings)[1]
-    assert spared == 28 * 2 * (2 * 3584 * 3584 + 2 * 512 * 3584)
-    assert seconds(profiles[1], QWEN, kept.settings, work, device) < seconds(
-        profiles[0], QWEN, without.settings, work, device
-    )
-    held = [
-        peak(profiles[0], QWEN, settings).kept
-        for settings in (without.settings, without.settings.model_copy(update={"keep_attention": True}))
-    ]
-    assert held[0] < held[1] < 5 * held[0]
+def test_what_waits_in_host_memory_is_what_its_way_there_allows() -> None:
+    """An H200 computes too fast for whole layers' activations (measured: 11,061 tokens/s where attention's made 14,492,
+    and none 14,290), and waits for its host where rows are short; a card that computes slowly keeps everything."""
+    profile, much = load_profile("rtx8"), 100 * GIB
+
+    def planned(work: Workload, card: str) -> str:
+        return str(choose(profile, QWEN, int(7.5 * GIB), work, card, much))
+
+    assert "28 layers checkpointed, their attention kept, activations in host memory" in planned(rows(8, 1024), H200)
+    assert planned(rows(8, 4096), H200).startswith("16,384 tokens at a time, 28 layers checkpointed, their attention")
+    assert "activations in host memory" not in planned(rows(8, 1024, 390), H200)
+    assert "0 layers checkpointed, activations in host memory" in planned(rows(8, 1024), "")
 
 
-def test_what_is_too_much_for_the_way_to_the_host_is_waited_for() -> None:
-    """Every layer's activations of 8,192 tokens are 22 GB, there and back at 10 GB/s."""
-    profile = load_profile("rtx8", ["training.offload_activations=true", "training.checkpointed_layers=0"])
-    settings = MemorySettings(token_budget=8192, checkpointed_layers=0, offload_activations=True)
-    moved = kept_bytes_per_token(profile, QWEN, settings) * 8192 / HOST_BYTES_PER_SECOND
-    fast, slow = (seconds(profile, QWEN, settings, rows(8, 1024), device_for(gib)) for gib in (81, 8))
-    assert fast == pytest.approx(2 * moved, rel=0.1)
-    assert slow > 4 * moved
+def test_no_more_waits_in_host_memory_than_there_is() -> None:
+    profile, work = load_profile("rtx8"), rows(8, 1024)
+    for free in (0, GIB // 4, 2 * GIB, 6 * GIB, 20 * GIB):
+        settings = choose(profile, QWEN, int(7.5 * GIB), work, "", free).settings
+        assert host_bytes(profile, QWEN, settings) <= free or not settings.offload_activations
+    assert settings.checkpointed_layers == 0
+    little = load_profile("rtx8", ["training.host_memory_gib=2"])
+    for free in (None, 20 * GIB):
+        settings = choose(little, QWEN, int(7.5 * GIB), work, "", free).settings
+        assert host_bytes(little, QWEN, settings) <= 2 * GIB
+
+
+def test_a_pod_asks_for_the_host_memory_of_all_its_gpus() -> None:
+    one, two = load_profile("rtx8"), load_profile("rtx8", ["cluster.gpu.count=2"])
+    alone, together = plan_for(one, QWEN, rows(8, 1024)), plan_for(two, QWEN, rows(4, 1024))
+    assert alone
+    assert together
+    assert 2 * GIB < alone.host <= HOST_GIB * GIB
+    assert 2 * GIB < together.host <= HOST_GIB * GIB
+    none = plan_for(load_profile("rtx8", ["training.host_memory_gib=0"]), QWEN, rows(8, 1024))
+    assert none
+    assert none.host == 0
+    assert none.seconds > 1.1 * alone.seconds
+
+
+def test_long_rows_may_take_more_of_the_host_than_a_pod_asks_for_by_itself() -> None:
+    """40,000 tokens' inputs of 28 layers are 14 GiB, pinned."""
+    work, card = rows(1, 40000), 12 * GIB
+    plan = choose(load_profile("rtx8"), QWEN, card, work)
+    assert plan.settings.offload_activations
+    assert host_bytes(load_profile("rtx8"), QWEN, plan.settings) > HOST_GIB * GIB
+    with pytest.raises(ConfigError):
+        choose(load_profile("rtx8", ["training.host_memory_gib=8"]), QWEN, card, work)
+
+
+def test_attention_that_is_kept_takes_memory() -> None:
+    profile = load_profile("rtx8", ["training.keep_attention=true", "training.checkpointed_layers=28"])
+    plan = choose(profile, QWEN, int(7.5 * GIB), rows(8, 1024))
+    assert "28 layers checkpointed, their attention kept" in str(plan)
+    without = peak(profile, QWEN, plan.settings.model_copy(update={"keep_attention": False})).kept
+    assert without < plan.peak.kept < 5 * without
 
 
 def test_a_tied_embedding_stays_where_the_head_is() -> None:

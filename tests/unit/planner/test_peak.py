@@ -118,6 +118,8 @@ def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int
         (4096, 20, 2048, {"keep_attention": True}), (8192, 28, 2048, {"offload_activations": True}),
         (8192, 28, 2048, {"offload_activations": True, "keep_attention": True}),
         (2048, 0, 2048, {"offload_activations": True}), (2048, 14, 1024, {"offload_activations": True}),
+        (8192, 17, 8192, {"offload_activations": True}),
+        (8192, 21, 8192, {"offload_activations": True, "keep_attention": True}),
     ],
 )  # fmt: skip
 def test_the_formula_is_what_the_layers_hold(tokens: int, checkpointed: int, inner: int, more: dict[str, bool]) -> None:

@@ -59,19 +59,6 @@ def test_rows_lie_end_to_end() -> None:
     assert batch["max_length_q"] == 3
 
 
-@pytest.mark.parametrize(
-    ("budget", "lengths", "tokens"),
-    [(64, [24, 17], [48]), (64, [16, 16], [32]), (44, [24, 17], [41]), (20, [24], [24])],
-)
-def test_a_micro_batch_is_filled_up_to_a_round_number_where_that_fits(
-    budget: int, lengths: list[int], tokens: list[int]
-) -> None:
-    parts = StepCollator(budget, multiple=16)(rows_of(lengths))["micro_batches"]
-    assert [part["input_ids"].numel() for part in parts] == tokens
-    assert all(part["cu_seq_lens_q"][-1] == part["input_ids"].numel() for part in parts)
-    assert all(part["max_length_q"] == max(lengths) for part in parts)
-
-
 def test_a_step_without_rows_trains_nothing() -> None:
     step = StepCollator(64)([])
     assert step["tokens"] == step["trained"] == 0
@@ -130,9 +117,6 @@ def test_the_gradient_is_that_of_the_classic_step(family: str, tmp_path: Path) -
         assert relative(found, expected) < 1e-5
     padded = StepCollator(64, end_to_end=False)(rows)
     assert relative(gradients(model, [padded])[1], expected) < 1e-5
-    rounded = StepCollator(64, multiple=16)(rows)
-    assert (rounded["tokens"], rounded["trained"]) == (step["tokens"], step["trained"])
-    assert relative(gradients(model, [rounded])[1], expected) < 1e-5
 
 
 def test_rows_that_saw_each_other_would_be_noticed(tmp_path: Path) -> None:

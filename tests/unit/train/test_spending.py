@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import torch
 from transformers import AutoConfig
 
 from halops.errors import ConfigError, GpuMemoryError
+from halops.memory import ESTIMATE_HEADROOM, train_host_bytes
+from halops.planner.choose import available_on, choose, plan_for
+from halops.planner.step_time import Workload
 from halops.profile import load_profile
+from halops.sections import Dimensions
 from halops.train import spending
 from halops.train.packing import Row
 from halops.train.rows import Rows
@@ -40,6 +45,32 @@ def test_a_gpu_s_free_memory_is_planned_and_said(attempt: Callable[..., Attempt]
     assert spent.predicted < 7.5 * 2**30
     assert spent.settings.token_budget >= 1024
     assert any(message.startswith("memory: ") and "GiB of 7.5 expected" in message for message in one.messages())
+
+
+def test_a_pod_has_the_host_memory_that_its_estimate_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, dims, work = load_profile("rtx8"), Dimensions(), Workload(rows=8, longest=1024, mean=390)
+    planned = plan_for(profile, dims, work)
+    assert planned
+    assert planned.host
+    limit = math.ceil(ESTIMATE_HEADROOM * (train_host_bytes(profile, dims) + planned.host))
+    monkeypatch.setattr(spending, "available_memory", lambda: limit)
+    free = spending.free_host_memory(profile, dims)
+    assert free == pytest.approx(planned.host, abs=8)
+    assert str(choose(profile, dims, available_on(profile), work, "", (free or 0) + 8)) in planned.words
+    monkeypatch.setattr(spending, "available_memory", lambda: 2 * 10**9)
+    assert spending.free_host_memory(profile, dims) == 0
+    monkeypatch.setattr(spending, "available_memory", lambda: None)
+    assert spending.free_host_memory(profile, dims) is None
+
+
+def test_little_host_memory_keeps_activations_where_they_are(
+    attempt: Callable[..., Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for available in (6 * 10**9, 64 * 10**9):
+        monkeypatch.setattr(spending, "available_memory", lambda free=available: free)
+        made.append(spend(attempt, 7.5)[0].settings.offload_activations)
+    assert made == [False, True]
 
 
 def test_a_rung_below_takes_less(attempt: Callable[..., Attempt]) -> None:
