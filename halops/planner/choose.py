@@ -25,7 +25,7 @@ HEADROOM = 1.05
 CARD_USABLE = 0.97  # what the driver leaves of a card's nominal memory
 MLP_TOKENS = (32768, 16384, 8192, 4096, 2048, 1024)
 # What pinned memory must be worth, in a step's time for each GiB: others may need it, and it takes a second to get.
-HOST_GIB_COST = 0.001
+HOST_GIB_COST = 0.002
 HOST_GIB = 8.0  # that a pod asks for at most, where the profile doesn't say
 
 

@@ -60,16 +60,16 @@ def test_what_is_set_is_kept() -> None:
 
 
 def test_what_waits_in_host_memory_is_what_its_way_there_allows() -> None:
-    """An H200 computes too fast for whole layers' activations (measured: 11,061 tokens/s where attention's made 14,492,
-    and none 14,290), and waits for its host where rows are short; a card that computes slowly keeps everything."""
+    """An H200 computes too fast for whole layers' activations (measured: 11,962 tokens/s of 4,096-token rows where
+    attention's made 14,233, and none 13,337), and short rows give it too little to do meanwhile; a card that computes
+    slowly keeps everything."""
     profile, much = load_profile("rtx8"), 100 * GIB
 
     def planned(work: Workload, card: str) -> str:
         return str(choose(profile, QWEN, int(7.5 * GIB), work, card, much))
 
-    assert "28 layers checkpointed, their attention kept, activations in host memory" in planned(rows(8, 1024), H200)
     assert planned(rows(8, 4096), H200).startswith("16,384 tokens at a time, 28 layers checkpointed, their attention")
-    assert "activations in host memory" not in planned(rows(8, 1024, 390), H200)
+    assert "activations in host memory" not in planned(rows(8, 1024), H200) + planned(rows(8, 1024, 390), H200)
     assert "0 layers checkpointed, activations in host memory" in planned(rows(8, 1024), "")
 
 

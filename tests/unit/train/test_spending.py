@@ -26,14 +26,17 @@ QWEN = {
     "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
     "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
 }  # fmt: skip
+H100 = "NVIDIA H100 80GB HBM3"
 ROWS = Rows([Row((1,) * count, (-100, *(1,) * (count - 1))) for count in (1024, 300, 500, 200) * 4])
 
 
-def spend(attempt: Callable[..., Attempt], free: float, *sets: str, family: str = "qwen2", rung: int = 0) -> Any:
+def spend(
+    attempt: Callable[..., Attempt], free: float, *sets: str, family: str = "qwen2", rung: int = 0, card: str = H100
+) -> Any:
     one = attempt(load_profile("rtx8", sets), rung=rung)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spending, "free_memory", lambda: int(free * 2**30))
-        patch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+        patch.setattr(torch.cuda, "get_device_name", lambda: card)
         spent = spending.spending(one.context, AutoConfig.for_model(family, **QWEN), ROWS, True, 1)
     return spent, one
 
@@ -69,7 +72,7 @@ def test_little_host_memory_keeps_activations_where_they_are(
     made = []
     for available in (6 * 10**9, 64 * 10**9):
         monkeypatch.setattr(spending, "available_memory", lambda free=available: free)
-        made.append(spend(attempt, 7.5)[0].settings.offload_activations)
+        made.append(spend(attempt, 7.5, card="NVIDIA GeForce RTX 3070")[0].settings.offload_activations)
     assert made == [False, True]
 
 
