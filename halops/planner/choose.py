@@ -5,6 +5,7 @@ What the profile sets itself is taken as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
@@ -26,7 +27,8 @@ CARD_USABLE = 0.97  # what the driver leaves of a card's nominal memory
 MLP_TOKENS = (32768, 16384, 8192, 4096, 2048, 1024)
 # What pinned memory must be worth, in a step's time for each GiB: others may need it, and it takes a second to get.
 HOST_GIB_COST = 0.002
-HOST_GIB = 8.0  # that a pod asks for at most, where the profile doesn't say
+HOST_GIB = 4.0  # that a pod asks for at most, where the profile doesn't say: machines with small cards have little
+MORE_HOST_GIB = 16  # where a plan looks whether more would help
 
 
 class Room(NamedTuple):
@@ -71,13 +73,27 @@ def plan_for(profile: Profile, dims: Dimensions, work: Workload) -> Spending | N
     available = available_on(profile)
     smallest = least_plan(profile, dims, Room(available, host_limit(profile)), work)
     try:
-        plan, words = choose(profile, dims, available, work), ""
+        plan = choose(profile, dims, available, work)
+        words = f"{plan}{_with_more(profile, dims, plan, work)}"
     except ConfigError:
-        plan, words = smallest, "does not fit: "
+        plan, words = smallest, f"does not fit: {smallest}"
     time = seconds(profile, dims, plan.settings, work, device_for(profile.cluster.gpu.memory_gib))
     least = round(smallest.peak.allocated * HEADROOM) + CUDA_CONTEXT
-    host = profile.cluster.gpu.count * host_bytes(profile, dims, plan.settings)
-    return Spending(words=f"{words}{plan}", seconds=time, least=least, host=host)
+    host = profile.cluster.gpu.count * host_bytes(profile, dims, plan.settings, work.alike)
+    return Spending(words=words, seconds=time, least=least, host=host)
+
+
+def _with_more(profile: Profile, dims: Dimensions, plan: Plan, work: Workload) -> str:
+    """What more host memory would make of a plan, where nobody said how much there is and that is worth saying."""
+    if profile.training.host_memory_gib is not None:
+        return ""
+    other = choose(profile, dims, plan.available, work, host=MORE_HOST_GIB * GIB).settings
+    device = device_for(profile.cluster.gpu.memory_gib)
+    less, now = (seconds(profile, dims, one, work, device) for one in (other, plan.settings))
+    if less > 0.95 * now:
+        return ""
+    asked = math.ceil(profile.cluster.gpu.count * host_bytes(profile, dims, other, work.alike) / GIB)
+    return f"; {1 - less / now:.0%} less time with training.host_memory_gib={asked}"
 
 
 def available_on(profile: Profile) -> int:
@@ -124,7 +140,7 @@ def choose(
 
 
 def _cost(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload, device: Device) -> float:
-    host = host_bytes(profile, dims, settings) / GIB
+    host = host_bytes(profile, dims, settings, work.alike) / GIB
     return seconds(profile, dims, settings, work, device) * (1 + HOST_GIB_COST * host)
 
 
@@ -150,7 +166,7 @@ def _plans(profile: Profile, dims: Dimensions, room: Room, work: Workload) -> It
     for settings in candidates(profile, dims, room, work):
         found = [settings]
         if profile.training.checkpointed_layers is None and profile.training.gradient_checkpointing:
-            found.append(_fewer_checkpointed(profile, dims, settings, room))
+            found.append(_fewer_checkpointed(profile, dims, settings, room, work.alike))
         for one in found:
             yield Plan(settings=one, peak=peak(profile, dims, one), available=room.gpu)
 
@@ -173,11 +189,11 @@ def candidates(profile: Profile, dims: Dimensions, room: Room, work: Workload) -
             token_budget=budget, checkpointed_layers=layers, keep_attention=keep, offload_activations=offload,
             embedding_on_host=host, dequantized_base=copy, mlp_tokens=inner,
         )  # fmt: skip
-        if _sensible(profile, dims, made, room):
+        if _sensible(profile, dims, made, room, work.alike):
             yield made
 
 
-def _sensible(profile: Profile, dims: Dimensions, made: MemorySettings, room: Room) -> bool:
+def _sensible(profile: Profile, dims: Dimensions, made: MemorySettings, room: Room, alike: bool) -> bool:
     """What the profile doesn't ask for must be worth a try: attention is kept in host memory or not at all (on the GPU
     whole layers are), and what waits in host memory has room there. Layers' inputs alone may take more, if nobody says
     how much: long rows fit in no other way."""
@@ -187,7 +203,7 @@ def _sensible(profile: Profile, dims: Dimensions, made: MemorySettings, room: Ro
         return False
     inputs_alone = made.checkpointed_layers == dims.num_hidden_layers and not made.keep_attention
     asked = training.offload_activations or (inputs_alone and training.host_memory_gib is None)
-    return host_bytes(profile, dims, made) <= room.host or bool(asked and not chosen)
+    return host_bytes(profile, dims, made, alike) <= room.host or bool(asked and not chosen)
 
 
 def budgets(wanted: int | None, work: Workload) -> list[int]:
@@ -205,20 +221,22 @@ def _open(wanted: bool | None, choices: Iterable[bool]) -> tuple[bool, ...]:
     return tuple(choices) if wanted is None else (wanted,)
 
 
-def _fewer_checkpointed(profile: Profile, dims: Dimensions, settings: MemorySettings, room: Room) -> MemorySettings:
+def _fewer_checkpointed(
+    profile: Profile, dims: Dimensions, settings: MemorySettings, room: Room, alike: bool
+) -> MemorySettings:
     """The same with as few layers checkpointed as fit."""
     low, high = 0, settings.checkpointed_layers
     while low < high:
         middle = (low + high) // 2
         tried = settings.model_copy(update={"checkpointed_layers": middle})
-        if _fits(profile, dims, tried, room):
+        if _fits(profile, dims, tried, room, alike):
             high = middle
         else:
             low = middle + 1
     return settings.model_copy(update={"checkpointed_layers": low})
 
 
-def _fits(profile: Profile, dims: Dimensions, tried: MemorySettings, room: Room) -> bool:
-    if tried.offload_activations and host_bytes(profile, dims, tried) > room.host:
+def _fits(profile: Profile, dims: Dimensions, tried: MemorySettings, room: Room, alike: bool) -> bool:
+    if host_bytes(profile, dims, tried, alike) > room.host:
         return False
     return peak(profile, dims, tried).allocated * HEADROOM <= room.gpu

@@ -162,12 +162,17 @@ def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySet
     return again, whole
 
 
-def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> int:
-    """Pinned host memory for activations that wait there; torch takes it in powers of two (CachingHostAllocator)."""
+def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings, alike: bool) -> int:
+    """Pinned host memory for activations that wait there; torch takes it in powers of two (CachingHostAllocator).
+
+    Args:
+        alike: whether micro-batches are of one size; else blocks of all smaller sizes are taken as well, and kept.
+    """
     if not settings.offload_activations:
         return 0
     kinds = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
-    return sum(layers * sum(1 << (size - 1).bit_length() for size in sizes) for layers, sizes in kinds)
+    largest = sum(layers * sum(1 << (size - 1).bit_length() for size in sizes) for layers, sizes in kinds)
+    return largest if alike else 2 * largest
 
 
 def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int) -> int:

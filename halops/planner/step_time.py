@@ -35,6 +35,11 @@ class Workload(Frozen):
     def tokens(self) -> float:
         return self.rows * self.mean
 
+    @property
+    def alike(self) -> bool:
+        """Whether rows are of one length."""
+        return self.mean == self.longest
+
 
 def seconds(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload, device: Device) -> float:
     """Of one optimizer step."""

@@ -51,7 +51,7 @@ def test_a_gpu_s_free_memory_is_planned_and_said(attempt: Callable[..., Attempt]
 
 
 def test_a_pod_has_the_host_memory_that_its_estimate_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile, dims, work = load_profile("rtx8"), Dimensions(), Workload(rows=8, longest=1024, mean=390)
+    profile, dims, work = load_profile("rtx8"), Dimensions(), Workload(rows=8, longest=1024, mean=1024)
     planned = plan_for(profile, dims, work)
     assert planned
     assert planned.host
