@@ -46,13 +46,7 @@ class Plan(Frozen):
     available: int
 
     def __str__(self) -> str:
-        chosen = self.settings
-        said = [f"{chosen.token_budget:,} tokens at a time", f"{chosen.checkpointed_layers} layers checkpointed"]
-        said += ["their attention kept"] * chosen.keep_attention
-        said += ["base dequantized once"] * chosen.dequantized_base
-        said += ["activations in host memory"] * chosen.offload_activations
-        said += ["embedding in host memory"] * chosen.embedding_on_host
-        return f"{', '.join(said)}: {self.peak.allocated / GIB:.2f} GiB of {self.available / GIB:.1f} expected"
+        return f"{self.settings}: {self.peak.allocated / GIB:.2f} GiB of {self.available / GIB:.1f} expected"
 
 
 class Spending(Frozen):

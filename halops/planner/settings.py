@@ -20,6 +20,14 @@ class MemorySettings(Frozen):
     dequantized_base: bool = False  # the 4-bit base also as it is computed with, instead of dequantizing each time
     mlp_tokens: int = 4096  # most tokens that go through a layer's MLP at once
 
+    def __str__(self) -> str:
+        said = [f"{self.token_budget:,} tokens at a time", f"{self.checkpointed_layers} layers checkpointed"]
+        said += ["their attention kept"] * self.keep_attention
+        said += ["base dequantized once"] * self.dequantized_base
+        said += ["activations in host memory"] * self.offload_activations
+        said += ["embedding in host memory"] * self.embedding_on_host
+        return ", ".join(said)
+
 
 def rungs(planned: MemorySettings, longest: int, layers: int) -> tuple[MemorySettings, ...]:
     """What to try, in turn, as memory runs out; what would change nothing is left out.

@@ -69,18 +69,10 @@ def _gpu(tried: MemorySettings | None) -> GpuMemoryError:
     total = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0
     return GpuMemoryError(
         f"out of GPU memory: {peak:.2f} GiB allocated at the peak, of the card's {total:.1f} GiB",
-        where=_words(tried) if tried else "while loading the base",
+        where=str(tried) if tried else "while loading the base",
         remedy="the next attempt takes fewer tokens at a time; or --set training.max_seq_length=512, "
         "or close what else uses the card (`nvidia-smi`)",
     )
-
-
-def _words(tried: MemorySettings) -> str:
-    said = [f"{tried.token_budget} tokens at a time", f"{tried.checkpointed_layers} layers checkpointed"]
-    said += ["their attention kept"] * tried.keep_attention
-    said += ["activations in host memory"] * tried.offload_activations
-    said += ["the embedding in host memory"] * tried.embedding_on_host
-    return ", ".join(said)
 
 
 def planted(rung: int) -> list[Any]:

@@ -158,7 +158,7 @@ def test_out_of_memory_in_a_process_goes_one_rung_down(
     monkeypatch.setenv("HALOPS_TEST_FAULT", "cuda_oom:0")
     with pytest.raises(GpuMemoryError, match="out of GPU memory") as caught:
         attempt(profile).run()
-    assert "1024 tokens at a time, 0 layers checkpointed" in str(caught.value)
+    assert "1,024 tokens at a time, 0 layers checkpointed" in str(caught.value)
     lower = attempt(profile, rung=1)
     assert lower.run()["oom_rung"] == 1
     assert json.loads((lower.output / "summary.json").read_text())["memory"]["token_budget"] == 512

@@ -94,7 +94,7 @@ def test_foreign_errors_get_their_exit_code(text: str, error: type[Exception], c
         fails()
     assert caught.value.exit_code == code  # type: ignore[attr-defined]
     if code == 44:
-        assert "2048 tokens at a time, 28 layers checkpointed, the embedding in host memory" in str(caught.value)
+        assert "2,048 tokens at a time, 28 layers checkpointed, embedding in host memory" in str(caught.value)
 
 
 def test_torch_s_own_out_of_memory_is_known_by_its_type() -> None:
