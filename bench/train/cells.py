@@ -47,6 +47,7 @@ class Cell:
     short: bool = False
     profile: str = "rtx8"
     warm: int = 0  # steps before the timed ones, at least
+    again: tuple[int, int] = (0, 0)  # from one step to before another, which come a second time at once
 
     @property
     def rows_a_step(self) -> int:
@@ -99,7 +100,7 @@ CONTENDERS = {
 # Each cell's peers: as configured, and at their best so far. `--contenders` tries others.
 USUAL = {
     "short": ("ours", "trl", "unsloth", "unsloth-packed", "unsloth-padding-free"),
-    "1024": ("ours", "trl", "unsloth", "unsloth-8"),
+    "1024": ("ours", "trl", "unsloth", "unsloth-4", "unsloth-8"),
     "4096": ("ours", "trl", "unsloth"),
     "a100": ("ours", "trl", "unsloth", "unsloth-2-kept", "unsloth-4-kept"),
     "tiny": ("ours", "ours-plain"),
@@ -124,7 +125,9 @@ def lengths(cell: Cell) -> list[int]:
 def rows(cell: Cell, vocab: int) -> list[list[int]]:
     """The same random ids for everybody."""
     choose = random.Random(1)
-    return [[choose.randrange(min(1000, vocab // 2), vocab - 100) for _ in range(count)] for count in lengths(cell)]
+    made = [[choose.randrange(min(1000, vocab // 2), vocab - 100) for _ in range(count)] for count in lengths(cell)]
+    first, last = (step * cell.rows_a_step for step in cell.again)
+    return [*made[:last], *made[first:]]
 
 
 def config(family: str, tiny: bool) -> dict[str, Any]:

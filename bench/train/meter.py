@@ -1,4 +1,4 @@
-"""Times optimizer steps of any transformers Trainer, then profiles one more for the time that the GPU was busy."""
+"""Times optimizer steps of any transformers Trainer, then profiles some more for the time that the GPU was busy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
     Args:
         warm: steps before the timed ones.
         timed: steps that count.
+        profiled: steps after them; where steps differ they should be the timed ones' rows once more, since a step
+            keeps the GPU busy for longer a token if it has fewer.
     """
 
-    def __init__(self, warm: int, timed: int) -> None:
-        self.warm, self.timed = warm, timed
+    def __init__(self, warm: int, timed: int, profiled: int = 1) -> None:
+        self.warm, self.timed, self.profiled = warm, timed, profiled
         self._tokens: list[
             Any
         ] = []  # of the step in hand, padding left out; numbers or tensors, summed when it is over
@@ -33,7 +35,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
     @property
     def steps(self) -> int:
         """Steps to train in all."""
-        return self.warm + self.timed + 1
+        return self.warm + self.timed + self.profiled
 
     def add(self, tokens: Any) -> None:
         """A micro-batch's tokens; a tensor isn't looked at before the step is over: that would wait for the GPU."""
@@ -54,10 +56,11 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         took = time.perf_counter() - self._began
         tokens = sum(int(item) for item in self._tokens)
         if self._profile:
-            self._profile.stop()
-            self.busy_seconds = covered(spans(self._profile)) / 1e6
-            self.busy_tokens, self.kernels = tokens, top(self._profile)
-            self._profile = None
+            self.busy_tokens += tokens
+            if state.global_step == self.steps:
+                self._profile.stop()
+                self.busy_seconds, self.kernels = covered(spans(self._profile)) / 1e6, top(self._profile)
+                self._profile = None
         elif self.warm < state.global_step <= self.warm + self.timed:
             self.seconds.append(took)
             self.counted.append(tokens)
@@ -72,7 +75,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             "step_tokens": self.counted,
             "step_seconds": [round(item, 4) for item in self.seconds],
             "busy_ms_per_token": busy,
-            "wall_over_busy": 1e3 / rates[len(rates) // 2] / busy if busy else None,
+            "wall_over_busy": 1e3 * sum(self.seconds) / sum(self.counted) / busy if busy else None,
             "peak_allocated": torch.cuda.max_memory_allocated() if cuda else 0,
             "peak_reserved": torch.cuda.max_memory_reserved() if cuda else 0,
             "kernels": getattr(self, "kernels", []),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import TrainerState
 
 from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
+from bench.train.meter import Meter, covered
 from bench.train.table import joined, plot, read, table
 
 
@@ -25,6 +28,36 @@ def test_everybody_gets_the_same_rows() -> None:
     assert sum(counted) / len(counted) == pytest.approx(390, rel=0.1)
     assert set(lengths(CELLS["1024"])) == {1024}
     assert len(lengths(CELLS["a100"])) >= 16 * 12
+
+
+def test_the_timed_steps_come_again_to_be_profiled() -> None:
+    short = CELLS["short"]
+    once, twice = rows(short, 152064), rows(replace(short, again=(12, 17)), 152064)
+    assert twice[: 17 * 8] == once[: 17 * 8]
+    assert twice[17 * 8 : 22 * 8] == once[12 * 8 : 17 * 8]
+    assert twice[22 * 8 :] == once[17 * 8 :]
+
+
+def test_busy_is_the_time_in_which_anything_runs() -> None:
+    assert covered([]) == 0
+    assert covered([(0, 2), (5, 6)]) == 3
+    assert covered([(4, 9), (0, 5), (1, 2), (9, 10)]) == 10
+
+
+def test_the_meter_weighs_the_same_steps() -> None:
+    meter = Meter(warm=1, timed=2, profiled=2)
+    state = TrainerState()
+    for step, tokens in enumerate((50, 10, 30, 10, 30)):
+        state.global_step = step
+        meter.on_step_begin(None, state, None)
+        meter.add(tokens)
+        state.global_step = step + 1
+        meter.on_step_end(None, state, None)
+    assert meter.steps == 5
+    assert meter.counted == [10, 30]
+    meter.seconds, meter.busy_seconds, meter.busy_tokens = [0.2, 0.4], 0.5, 40
+    assert meter.result()["busy_ms_per_token"] == 12.5
+    assert meter.result()["wall_over_busy"] == pytest.approx(1.2)
 
 
 def test_a_b_b_a() -> None:
