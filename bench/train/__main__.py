@@ -6,6 +6,7 @@
     python -m bench.train --family llama --cells 1024 --contenders ours,ours-plain
     python -m bench.train.kernels                                 # our kernels: right, and how fast
     python -m bench.train.equality                                # gradients and 50 steps against the classic step
+    python -m bench.train.idle                                    # what short rows' steps wait for
     python -m bench.train.many                                    # several GPUs against one
     python -m bench.train.table results.jsonl                     # joins results into docs/performance.md
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback
@@ -59,7 +59,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             self.busy_tokens += tokens
             if state.global_step == self.steps:
                 self._profile.stop()
-                self.busy_seconds, self.kernels = covered(spans(self._profile)) / 1e6, top(self._profile)
+                self.busy_seconds, self.kernels = covered(ran(self._profile)) / 1e6, top(self._profile)
                 self._profile = None
         elif self.warm < state.global_step <= self.warm + self.timed:
             self.seconds.append(took)
@@ -82,16 +82,27 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         }
 
 
-def spans(profile: Any) -> list[tuple[float, float]]:
-    """Begin and end of each kernel and copy, in microseconds."""
-    events = [event for event in profile.events() if event.device_type.name != "CPU" and not event.is_user_annotation]
-    return [(event.time_range.start, event.time_range.end) for event in events]
+class Ran(NamedTuple):
+    """A kernel or copy: when it began and ended, in microseconds."""
+
+    begin: float
+    end: float
+    name: str
 
 
-def covered(found: list[tuple[float, float]]) -> float:
-    """How long at least one of them lasts: copies run beside kernels."""
+def ran(profile: Any) -> list[Ran]:
+    """Kernels and copies of a finished profile."""
+    return [
+        Ran(event.time_range.start, event.time_range.end, event.name)
+        for event in profile.events()
+        if event.device_type.name != "CPU" and not event.is_user_annotation
+    ]
+
+
+def covered(found: list[Ran]) -> float:
+    """Microseconds in which at least one of them runs: copies run beside kernels."""
     total, until = 0.0, float("-inf")
-    for begin, end in sorted(found):
+    for begin, end, _ in sorted(found):
         total += max(0.0, end - max(begin, until))
         until = max(until, end)
     return total

@@ -11,7 +11,8 @@ from transformers import TrainerState
 
 from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
-from bench.train.meter import Meter, covered
+from bench.train.idle import Gap, gaps, said
+from bench.train.meter import Meter, Ran, covered
 from bench.train.table import joined, plot, read, table
 
 
@@ -40,8 +41,16 @@ def test_the_timed_steps_come_again_to_be_profiled() -> None:
 
 def test_busy_is_the_time_in_which_anything_runs() -> None:
     assert covered([]) == 0
-    assert covered([(0, 2), (5, 6)]) == 3
-    assert covered([(4, 9), (0, 5), (1, 2), (9, 10)]) == 10
+    assert covered([Ran(0, 2, "a"), Ran(5, 6, "b")]) == 3
+    assert covered([Ran(4, 9, "a"), Ran(0, 5, "b"), Ran(1, 2, "c"), Ran(9, 10, "d")]) == 10
+
+
+def test_gaps_between_kernels() -> None:
+    kernels = [Ran(110, 120, "d"), Ran(10, 20, "a"), Ran(12, 40, "b"), Ran(100, 105, "c")]
+    assert gaps(kernels) == [Gap(60, 30, "b", "c"), Gap(5, 95, "c", "d")]
+    assert gaps([]) == []
+    text = said(kernels, 7, 0.2, 1)
+    assert text.startswith("7 tokens: 0.2 ms, kernels within 0.1, of which 0.1 idle\n    0.06 ms at    0.0  b -> c\n")
 
 
 def test_the_meter_weighs_the_same_steps() -> None:
