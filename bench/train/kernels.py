@@ -44,6 +44,7 @@ def milliseconds(call: Callable[[], Any], count: int = 10) -> float:
 def references(dtype: torch.dtype) -> dict[str, float]:
     """Relative gap of each kernel to the reference, which runs on the CPU in float64."""
     from halops.train.fused import dropout, rotary, swiglu
+    from halops.train.fused.place import place
     from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
     from halops.train.loss import chunked_loss
 
@@ -60,6 +61,7 @@ def references(dtype: torch.dtype) -> dict[str, float]:
     found["rms_norm backward"] = both(
         lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3], torch.empty_like(a[1])), grad, x, weight, past
     )
+    found["place"] = both(lambda a: place(a, a.new_empty(64, HIDDEN + 16)[:, :HIDDEN]), x)
     wide = draw(64, 2 * INNER)
     found["swiglu"] = both(lambda a: swiglu.swiglu(a, a.new_empty(64, INNER + 16)[:, :INNER]), wide)
     found["swiglu backward"] = both(
@@ -224,6 +226,16 @@ def beside_liger() -> None:
     print(f"swiglu, both passes: {milliseconds(product):.3f} ms, Liger's {milliseconds(liger_product):.3f}")
 
 
+def placing() -> None:
+    """Rows into a wider tensor, beside torch's copy."""
+    from halops.train.fused.place import place
+
+    x = torch.randn(TOKENS, HIDDEN, device="cuda", dtype=torch.bfloat16)
+    out = x.new_empty(TOKENS, HIDDEN + 16)[:, :HIDDEN]
+    mine, torchs = milliseconds(lambda: place(x, out)), milliseconds(lambda: out.copy_(x))
+    print(f"place {TOKENS} x {HIDDEN}: {mine:.3f} ms, torch's copy {torchs:.3f}")
+
+
 def head() -> None:
     """The head's loss and gradient against the two bare products."""
     from halops.train.loss import chunked_loss
@@ -262,6 +274,7 @@ def main() -> int:
     for count, columns in ((3, HIDDEN), (2, HIDDEN), (1, HIDDEN), (1, INNER)):
         dropping(count, columns)
     beside_liger()
+    placing()
     head()
     return 0 if good else 1
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from halops.train import attention
 from halops.train.fused.parts import Layer, Rows, Seeds, adapted, handed_down, normed
+from halops.train.fused.place import place
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.fused.rotary import rotate
 
@@ -36,7 +37,7 @@ def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Ten
         rotate(heads, rows.cos, rows.sin, heads)
     out, kept = attention.forward(query, key, value, rows.bounds, rows.longest, layer.scaling)
     given = layer.out.input(len(out), out)
-    given[:, : layer.out.columns] = out.flatten(1)
+    place(out.flatten(1), given[:, : layer.out.columns])
     adapted(given, layer.out, second, seeds.out, seen[1], again)
     after = layer.out.forward(given, second, add=x)
     return Attended(qkv, out, after, kept, (first, second))
@@ -58,10 +59,10 @@ def attend_backward(
     )  # fmt: skip
     del in_out
     in_qkv = layer.qkv.output(len(x), x)
-    targets = _heads(in_qkv, layer)
-    rotate(query, rows.cos, rows.sin, targets[0], backward=True)
-    rotate(key, rows.cos, rows.sin, targets[1], backward=True)
-    targets[2].copy_(value)
+    in_query, in_key, _ = _heads(in_qkv, layer)
+    rotate(query, rows.cos, rows.sin, in_query, backward=True)
+    rotate(key, rows.cos, rows.sin, in_key, backward=True)
+    place(value.flatten(1), in_qkv[:, layer.qkv.rows - layer.kv_heads * layer.head_dim : layer.qkv.rows])
     del query, key, value
     layer.qkv.fill(in_qkv, first)
     given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))

@@ -9,6 +9,7 @@ import torch
 
 from halops.train.fused import dropout, launch, rotary, swiglu
 from halops.train.fused.dequantize import dequantize
+from halops.train.fused.place import place
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.host_embedding import HostEmbedding
 from halops.train.loss import chunked_loss
@@ -61,6 +62,11 @@ def products() -> None:
         return torch.cat([matrix, product], dim=1)
 
     both_ways("swiglu_backward_", backward, torch.randn(T, INNER), matrix)
+
+
+def places() -> None:
+    both_ways("place", lambda x: place(x, x.new_full((T, INNER + 5), 9.0)[:, 2 : INNER + 2]), strided(INNER))
+    both_ways("place alone", lambda x: place(x, x.new_full((T, INNER + 5), 9.0)[:, :INNER]), torch.randn(T, INNER))
 
 
 def rotations() -> None:
@@ -143,5 +149,5 @@ def gradient(
 if __name__ == "__main__":
     assert launch.INTERPRETED
     torch.manual_seed(0)
-    for check in (norms, products, rotations, dropped, weights, lookups, losses):
+    for check in (norms, places, products, rotations, dropped, weights, lookups, losses):
         check()

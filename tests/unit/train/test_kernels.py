@@ -21,7 +21,7 @@ def test_each_kernel_against_its_reference_in_float64() -> None:
     argv = [sys.executable, "-m", "tests.unit.train.kernels"]
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count(": ") >= 13
+    assert done.stdout.count(": ") >= 15
 
 
 def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
@@ -31,6 +31,7 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         dequantize_triton,
         dropout_triton,
         lookup_triton,
+        place_triton,
         rms_norm_triton,
         rotary_triton,
         swiglu_triton,
@@ -70,6 +71,7 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         ("dequantize", dequantize_triton._dequantize,
          {"packed": "*u8", "out": "*bf16", "count": "i32", "columns": "i32", "stride": "i32", **outer},
          {"PER_SCALE": 64, "PER_OUTER": 256, "NESTED": True, "BYTES": 1024}),
+        ("place", place_triton._place, types("x out", width="i32", x_stride="i32", out_stride="i32"), norm),
         ("lookup", lookup_triton._lookup, {"table": "*bf16", "ids": "*i64", "out": "*bf16", "width": "i32"},
          {"BLOCK": 1024}),
         ("cross_entropy", cross_entropy_triton._cross_entropy,
