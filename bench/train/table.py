@@ -21,8 +21,20 @@ COLUMNS = (
 
 def read(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """All measurements; what isn't one (equality, longest) is left out."""
-    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip()]
-    return [line for line in lines if "tokens_per_second" in line or "out_of_memory" in line]
+    return [line for line in _lines(paths) if "tokens_per_second" in line or "out_of_memory" in line]
+
+
+def longest(paths: Iterable[Path]) -> list[str]:
+    """What `bench.train.longest` found, in words."""
+    return [
+        f"longest row: {line['contender']}, {line['tokens']:,} tokens"
+        for line in _lines(paths)
+        if line.get("cell") == "longest" and "tokens" in line
+    ]
+
+
+def _lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip()]
 
 
 def joined(lines: Sequence[dict[str, Any]]) -> dict[tuple[str, str, float, str], dict[str, Any]]:
@@ -114,6 +126,7 @@ def main() -> int:
     options = parser.parse_args()
     found = joined(read(options.results))
     print(table(found))
+    print("\n".join(longest(options.results)))
     if options.plot:
         options.plot.write_text(plot(found))
     return 0

@@ -13,7 +13,7 @@ from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
 from bench.train.idle import Gap, gaps, said
 from bench.train.meter import Meter, Ran, covered
-from bench.train.table import joined, plot, read, table
+from bench.train.table import joined, longest, plot, read, table
 
 
 def test_every_cell_has_its_contenders() -> None:
@@ -92,11 +92,13 @@ def line(contender: str, rate: float, **more: object) -> dict[str, object]:
 
 def test_results_of_several_calls_are_joined(tmp_path: Path) -> None:
     first, second = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    longest_row = {"cell": "longest", "contender": "ours", "tokens": 22016}
     out = {"cell": "1024", "contender": "trl", "dropout": 0.0, "device": "card", "out_of_memory": "CUDA out of memory"}
     first.write_text("\n".join(json.dumps(item) for item in (line("ours", 12000), line("unsloth-8", 10000))) + "\n")
-    second.write_text("\n".join(json.dumps(item) for item in (line("ours", 12400), out, {"cell": "longest"})) + "\n")
+    second.write_text("\n".join(json.dumps(item) for item in (line("ours", 12400), out, longest_row)) + "\n")
     found = joined(read([first, second]))
     assert found[("1024", "ours", 0.0, "card")]["tokens_per_second"] == 12200
+    assert longest([first, second]) == ["longest row: ours, 22,016 tokens"]
     text = table(found)
     assert "| 1024 | ours | 12,200 (spread 3%) | 1.22 | 80 | 1.05 | 7.00 | 7.10 | 6.80 (+3%) |" in text
     assert "| 1024 | trl | out of memory |" in text
