@@ -164,13 +164,13 @@ def recording(device: str = "cuda") -> float:
                 group.adapters[0].data = group.adapters[0].clone()
             given = group.input(len(x), x)
             given[:, : group.columns] = x
-            matrix = group.matrix()
-            group.adapt(given[:, : group.columns], matrix, None, given[:, group.columns :])
+            group.load()
+            group.adapt(given[:, : group.columns], None, given[:, group.columns :])
             parts = [
                 x @ one.weight.t() + one.scale * (x @ a.t()) @ b.t()
                 for one, a, b in zip(group.projections, group.adapters[::2], group.adapters[1::2], strict=True)
             ]
-            worst = max(worst, gap(group.forward(given, matrix), torch.cat(parts, 1)))
+            worst = max(worst, gap(group.forward(given), torch.cat(parts, 1)))
     return worst
 
 

@@ -22,15 +22,16 @@ class Attended(NamedTuple):
     out: Tensor
     after: Tensor  # the residual after attention
     kept: tuple[Tensor, ...]
-    matrices: tuple[Tensor, Tensor] | None = None  # of qkv and out, where the same pass goes on to use them
+    loaded: bool = False  # whether the weights of qkv and out are those of the same pass, which goes on to use them
 
 
 def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor], again: bool = False) -> Attended:
     """x [T, H] through norm and attention; what the adapters make of their inputs goes into `seen`, or comes from it
     when it is computed again."""
-    first, second = layer.qkv.matrix(), layer.out.matrix()
-    given = normed(x, layer.qkv, layer.first_norm, layer.eps, first, seeds.qkv, seen[0], again)
-    qkv = layer.qkv.forward(given, first)
+    layer.qkv.load()
+    layer.out.load()
+    given = normed(x, layer.qkv, layer.first_norm, layer.eps, seeds.qkv, seen[0], again)
+    qkv = layer.qkv.forward(given)
     del given
     query, key, value = _heads(qkv, layer)
     for heads in (query, key):
@@ -38,9 +39,9 @@ def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Ten
     out, kept = attention.forward(query, key, value, rows.bounds, rows.longest, layer.scaling)
     given = layer.out.input(len(out), out)
     place(out.flatten(1), given[:, : layer.out.columns])
-    adapted(given, layer.out, second, seeds.out, seen[1], again)
-    after = layer.out.forward(given, second, add=x)
-    return Attended(qkv, out, after, kept, (first, second))
+    adapted(given, layer.out, seeds.out, seen[1], again)
+    after = layer.out.forward(given, add=x)
+    return Attended(qkv, out, after, kept, loaded=True)
 
 
 def attend_backward(
@@ -49,10 +50,12 @@ def attend_backward(
 ) -> Tensor | None:  # fmt: skip
     """The gradient in x, if it is wanted, of that in the residual after attention, `outer` [T, H + room]; the adapters'
     go into `found`."""
-    first, second = attended.matrices or (layer.qkv.matrix(), layer.out.matrix())
-    layer.out.fill(outer, second)
+    if not attended.loaded:
+        layer.qkv.load()
+        layer.out.load()
+    layer.out.fill(outer)
     layer.out.learn(outer, attended.out.flatten(1), seen[1], seeds.out, found[1])
-    in_out = layer.out.backward(outer, second, seeds.out)
+    in_out = layer.out.backward(outer, seeds.out)
     query, key, value = attention.backward(
         in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
         rows.longest, layer.scaling,
@@ -64,13 +67,13 @@ def attend_backward(
     rotate(key, rows.cos, rows.sin, in_key, backward=True)
     place(value.flatten(1), in_qkv[:, layer.qkv.rows - layer.kv_heads * layer.head_dim : layer.qkv.rows])
     del query, key, value
-    layer.qkv.fill(in_qkv, first)
+    layer.qkv.fill(in_qkv)
     given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))
     layer.qkv.learn(in_qkv, given, seen[0], seeds.qkv, found[0])
     del given
     if not wanted:
         return None
-    in_norm = layer.qkv.backward(in_qkv, first, seeds.qkv)
+    in_norm = layer.qkv.backward(in_qkv, seeds.qkv)
     made = handed_down(layer.down.output(len(x), x), layer.down)
     rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, outer[:, : layer.out.rows], made)
     return made

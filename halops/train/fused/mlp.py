@@ -15,16 +15,17 @@ from halops.train.fused.swiglu import swiglu, swiglu_backward_
 def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """x [T, H] through norm and MLP, with the residual; and, if it is to be kept, gate and up side by side with room
     behind. What the adapters make of their inputs goes into `seen`."""
-    wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
+    layer.gate_up.load()
+    layer.down.load()
     made = torch.empty_like(x)
     kept = layer.gate_up.output(len(x), x) if layer.keep_mlp else None
     for part, (first, second) in _parts(layer, len(x), seeds):
         both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
-        _gate_up(x[part], layer, wide, first, seen[2][part], False, both)  # its input goes at once
+        _gate_up(x[part], layer, first, seen[2][part], False, both)  # its input goes at once
         product = layer.down.input(len(both), both)
         swiglu(both[:, : layer.gate_up.rows], product[:, : layer.down.columns])
-        adapted(product, layer.down, narrow, second, seen[3][part], False)
-        layer.down.forward(product, narrow, add=x[part], out=made[part])
+        adapted(product, layer.down, second, seen[3][part], False)
+        layer.down.forward(product, add=x[part], out=made[part])
         del both, product  # before the next ones are made
     return made, kept
 
@@ -34,21 +35,22 @@ def mlp_backward(
     grads: list[list[Tensor | None]],
 ) -> Tensor:  # fmt: skip
     """The gradient in the residual after attention, [T, H + room], as `layer.out` takes it; `grad` as `layer.down`."""
-    wide, narrow = layer.gate_up.matrix(), layer.down.matrix()
+    layer.gate_up.load()
+    layer.down.load()
     upper, lower = grads[2:]
     made = layer.out.output(len(grad), grad)
     for part, (first, second) in _parts(layer, len(x), seeds):
         in_gate_up, in_down, given = seen[2][part], seen[3][part], None
         both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
         if kept is None:
-            given = _gate_up(x[part], layer, wide, first, in_gate_up, True, both)
+            given = _gate_up(x[part], layer, first, in_gate_up, True, both)
         outer = grad[part]
-        layer.down.fill(outer, narrow)
-        product = swiglu_backward_(layer.down.backward(outer, narrow, second), both[:, : layer.gate_up.rows])
+        layer.down.fill(outer)
+        product = swiglu_backward_(layer.down.backward(outer, second), both[:, : layer.gate_up.rows])
         layer.down.learn(outer, product, in_down, second, lower)
         del outer, product
-        layer.gate_up.fill(both, wide)
-        in_norm = layer.gate_up.backward(both, wide, first)
+        layer.gate_up.fill(both)
+        in_norm = layer.gate_up.backward(both, first)
         if given is None:
             given = rms_norm(x[part], layer.second_norm, layer.eps, torch.empty_like(x[part]))
         layer.gate_up.learn(both, given[:, : layer.gate_up.columns], in_gate_up, first, upper)
@@ -59,12 +61,10 @@ def mlp_backward(
     return made
 
 
-def _gate_up(
-    x: Tensor, layer: Layer, matrix: Tensor, seed: int | None, seen: Tensor, again: bool, both: Tensor
-) -> Tensor:
+def _gate_up(x: Tensor, layer: Layer, seed: int | None, seen: Tensor, again: bool, both: Tensor) -> Tensor:
     """Fill gate and up side by side; their input as it was filled."""
-    given = normed(x, layer.gate_up, layer.second_norm, layer.eps, matrix, seed, seen, again)
-    layer.gate_up.forward(given, matrix, out=both[:, : layer.gate_up.rows])
+    given = normed(x, layer.gate_up, layer.second_norm, layer.eps, seed, seen, again)
+    layer.gate_up.forward(given, out=both[:, : layer.gate_up.rows])
     return given
 
 

@@ -79,23 +79,21 @@ class Seeds(NamedTuple):
     chunks: list[tuple[int | None, int | None]]  # gate and up, down
 
 
-def adapted(given: Tensor, group: Group, matrix: Tensor, seed: int | None, seen: Tensor, again: bool) -> None:
+def adapted(given: Tensor, group: Group, seed: int | None, seen: Tensor, again: bool) -> None:
     """Fill an input's room by the adapters, and `seen` with the same, so that nothing need hold on to the input; the
     second time with what was seen."""
     room = given[:, group.columns :]
     if again:
         room.copy_(seen)
     else:
-        seen.copy_(group.adapt(given[:, : group.columns], matrix, seed, room))
+        seen.copy_(group.adapt(given[:, : group.columns], seed, room))
 
 
-def normed(
-    x: Tensor, group: Group, weight: Tensor, eps: float, matrix: Tensor, seed: int | None, seen: Tensor, again: bool
-) -> Tensor:
+def normed(x: Tensor, group: Group, weight: Tensor, eps: float, seed: int | None, seen: Tensor, again: bool) -> Tensor:
     """x after its norm, as a filled input; see `adapted`."""
     made = group.input(len(x), x)
     rms_norm(x, weight, eps, made[:, : group.columns])
-    adapted(made, group, matrix, seed, seen, again)
+    adapted(made, group, seed, seen, again)
     return made
 
 

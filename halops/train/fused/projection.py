@@ -66,6 +66,10 @@ class Group:
         biases = [one.bias for one in projections]
         self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
         self._buffer = self._found({} if resident or buffers is None else buffers)
+        # Its parts, cut out once: the host takes as long for a slice as for a launch.
+        self._outputs, stacked = self._buffer[: self.rows].t(), self._buffer[self.rows :, : self.columns]
+        self._stacked, self._stacked_t, self._scaled = stacked, stacked.t(), self._buffer[: self.rows, self.columns :]
+        self._weights, self._inputs = self._buffer[: self.rows, : self.columns], self._buffer[:, : self.columns]
         if resident:
             self._dequantize()
         weights = [] if resident else [one.weight for one in projections]
@@ -87,10 +91,10 @@ class Group:
             buffers[shape] = torch.empty(shape, dtype=self.dtype, device=self.projections[0].weight.device)
         return buffers[shape]
 
-    def matrix(self) -> Tensor:
-        """The buffer, filled with the weights and the adapters as they are now, until a group that shares it does."""
+    def load(self) -> None:
+        """Fill the buffer with the weights and the adapters as they are now, until a group that shares it does; what
+        follows wants that."""
         self._fill()
-        return self._buffer
 
     def _write(self) -> None:
         self._dequantize()
@@ -126,23 +130,21 @@ class Group:
         """A gradient to fill: g [T, O] in the first columns, room for s B^T g behind."""
         return torch.empty(tokens, self.rows + self.extra, dtype=like.dtype, device=like.device)
 
-    def adapt(self, x: Tensor, matrix: Tensor, seed: int | None, out: Tensor) -> Tensor:
+    def adapt(self, x: Tensor, seed: int | None, out: Tensor) -> Tensor:
         """Fill `out`, an input's room or as wide as one, with A x, or with A times x after dropout; x [T, I]."""
         if not self.extra:
             return out
-        stacked = matrix[self.rows :, : self.columns]
         if seed is None:
-            return torch.mm(x, stacked.t(), out=out)
-        return products(x, stacked, self._masks(seed), out)
+            return torch.mm(x, self._stacked_t, out=out)
+        return products(x, self._stacked, self._masks(seed), out)
 
-    def forward(self, x: Tensor, matrix: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """[T, O]: the product for a filled input, plus the biases, plus `add`."""
-        weights = matrix[: self.rows].t()
         if add is not None:
-            return torch.addmm(add, x, weights, out=out)
+            return torch.addmm(add, x, self._outputs, out=out)
         if self.bias is not None:
-            return torch.addmm(self.bias, x, weights, out=out)
-        return torch.mm(x, weights, out=out)
+            return torch.addmm(self.bias, x, self._outputs, out=out)
+        return torch.mm(x, self._outputs, out=out)
 
     def learn(self, grad: Tensor, x: Tensor, seen: Tensor, seed: int | None, grads: list[Tensor | None]) -> None:
         """Add the gradients in the adapters to `grads`, in the order of `adapters`.
@@ -157,17 +159,17 @@ class Group:
                 before = grads[index]
                 grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
 
-    def fill(self, grad: Tensor, matrix: Tensor) -> None:
+    def fill(self, grad: Tensor) -> None:
         """Fill the room of a gradient [T, O + room] with s B^T g."""
         if self.extra:
-            torch.mm(grad[:, : self.rows], matrix[: self.rows, self.columns :], out=grad[:, self.rows :])
+            torch.mm(grad[:, : self.rows], self._scaled, out=grad[:, self.rows :])
 
-    def backward(self, grad: Tensor, matrix: Tensor, seed: int | None) -> Tensor:
+    def backward(self, grad: Tensor, seed: int | None) -> Tensor:
         """The gradient in x [T, I], of a filled one [T, O + room]."""
         if seed is None or not self.extra:
-            return grad @ matrix[:, : self.columns]
-        made = grad[:, : self.rows] @ matrix[: self.rows, : self.columns]
-        return add_products_back_(made, grad[:, self.rows :], matrix[self.rows :, : self.columns], self._masks(seed))
+            return grad @ self._inputs
+        made = grad[:, : self.rows] @ self._weights
+        return add_products_back_(made, grad[:, self.rows :], self._stacked, self._masks(seed))
 
     def _adapters_backward(self, grad: Tensor, x: Tensor, seen: Tensor, seed: int | None) -> Iterator[Tensor]:
         """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; every dA from one call."""
