@@ -6,6 +6,7 @@ progress events go to stdout, one JSON object a line, and its checkpoints to a f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import threading
 import uuid
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from halops.artifact import Frozen
 from halops.errors import ConfigError, HalopsError, TransientError, as_halops_error
@@ -71,7 +72,7 @@ class HandedOver:
         """The parent's part."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> NoReturn:
     """Train as one of several; its exit code is that of `halops.errors`."""
     die_with_parent()
     job = Job.model_validate_json(Path(argv[0]).read_bytes())
@@ -91,12 +92,28 @@ def main(argv: list[str]) -> int:
         if known is None:
             raise
         (job.outcomes / f"{world.rank}.json").write_text(json.dumps(as_json(known)))
-        sys.stdout.flush()
-        os._exit(known.exit_code)  # no farewell to the others, who may be gone or wait for us
+        end(known.exit_code)  # no farewell to the others, who may be gone or wait for us
     if world.first:
         (job.outcomes / "metrics.json").write_text(json.dumps(metrics))
     leave()
-    return 0
+    end(0)
+
+
+def end(code: int) -> NoReturn:
+    """Without the interpreter's own end, in which gloo's threads, if they hold tensors still, abort the process:
+    https://github.com/pytorch/pytorch/pull/179291."""
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def tell(event: Any) -> None:
+    """One line for the parent. If that is gone its signal is on its way to us, and there is nobody to tell."""
+    try:
+        print(json.dumps(event), flush=True)
+    except BrokenPipeError:
+        os._exit(TransientError.exit_code)
 
 
 def _context(job: Job, rank: int) -> StageContext:
@@ -109,7 +126,7 @@ def _context(job: Job, rank: int) -> StageContext:
         inputs=job.inputs,
         output=output,
         scratch=scratch,
-        progress=Progress() if rank else Progress(None, lambda event: print(json.dumps(event), flush=True)),
+        progress=Progress() if rank else Progress(None, tell),
         stop=StopFile(job.stop),
         checkpoints=HandedOver(job),
         rung=job.rung,
@@ -130,4 +147,4 @@ def as_json(error: HalopsError) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -21,4 +21,4 @@ def flattened(optimizer: Any) -> Flat:
 if __name__ == "__main__":
     arguments.CPU_OPTIMIZERS = frozenset({OPTIMIZER})
     trainer.flatten = flattened
-    sys.exit(worker.main(sys.argv[1:]))
+    worker.main(sys.argv[1:])
