@@ -88,10 +88,12 @@ BENCH_BASE = --base /tmp/bench-train/qwen2-28
 bench-train: .venv/dev ## Training on this GPU: ours, TRL + Liger and Unsloth, two hours and 45 GB of disk; ARGS="--cells 1024": those alone
 	$(BIN)/python -m bench.train.kernels
 	-$(BIN)/python -m bench.train $(ARGS)
-	-$(if $(ARGS),:,$(BIN)/python -m bench.train --dropout 0.05)
-	-$(if $(ARGS),:,$(BIN)/python -m bench.train.longest ours $(BENCH_BASE) --out bench-train.jsonl)
-	-$(if $(ARGS),:,$(BIN)/python -m bench.train.longest unsloth $(BENCH_BASE) --low 4096 --high 16384 --out bench-train.jsonl)
-	$(if $(ARGS),:,$(BIN)/python -m bench.train.equality $(BENCH_BASE) --out bench-train-equality.jsonl)
+ifndef ARGS
+	-$(BIN)/python -m bench.train --dropout 0.05
+	-$(BIN)/python -m bench.train.longest ours $(BENCH_BASE) --out bench-train.jsonl
+	-$(BIN)/python -m bench.train.longest unsloth $(BENCH_BASE) --low 4096 --high 16384 --out bench-train.jsonl
+	$(BIN)/python -m bench.train.equality $(BENCH_BASE) --out bench-train-equality.jsonl
+endif
 	$(BIN)/python -m bench.train.table bench-train.jsonl --plot docs/performance.svg
 
 MODEL ?= $(shell ls -t .halops/runs/*/convert/attempts/*/*-f16.gguf 2>/dev/null | grep -v adapter | head -1)

@@ -37,11 +37,9 @@ def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: f
     import torch
 
     from bench.train import ours, peers
-    from bench.train.meter import Meter
+    from bench.train.meter import Meter, limit_memory
 
-    if torch.cuda.is_available() and cell.cap:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(cell.cap * 2**30 / total)
+    limit_memory(cell.cap)
     if cell.short:  # the steps that are profiled are those that were timed
         cell = replace(cell, again=(contender.warm, contender.warm + timed))
     meter, vocab = Meter(contender.warm, timed, timed if cell.short else 1), vocabulary(base)

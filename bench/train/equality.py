@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.train.cells import CELLS, Cell, vocabulary
+from bench.train.meter import limit_memory
 from bench.train.ours import sets, trainer_for
 
 PLAIN = ("training.fused_layers=false",)
@@ -106,12 +107,11 @@ def main() -> int:
     parser.add_argument("--kinds", help="instead of all, such as '2x4;ours'")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    import torch
-
-    if options.cap and torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(options.cap * 2**30 / total)
-    good, kinds = True, options.kinds.split(";") if options.kinds else list(KINDS)[1:]
+    kinds = options.kinds.split(";") if options.kinds else list(KINDS)[1:]
+    if not {"2x4"} <= set(kinds) <= set(KINDS):
+        parser.error(f"--kinds takes 2x4, the yardstick, and others of: {'; '.join(KINDS)}")
+    limit_memory(options.cap)
+    good = True
     for precision in options.precision.split(","):
         result = compare(options.base, CELLS[options.cell], vocabulary(options.base), options.steps, precision, kinds)
         result = {"cell": options.cell, "steps": options.steps, "precision": precision, **result}

@@ -13,35 +13,15 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
 from bench.train.cells import CELLS, vocabulary
-from bench.train.meter import Ran, ran
+from bench.train.meter import limit_memory
 from bench.train.ours import sets, trainer_for
-
-
-class Gap(NamedTuple):
-    """Microseconds in which nothing ran, how far into the step, and what ran before and after."""
-
-    length: float
-    at: float
-    before: str
-    after: str
-
-
-def gaps(kernels: list[Ran]) -> list[Gap]:
-    """All of a step's, in order of time."""
-    found, inside = [], sorted(kernels)
-    began, until, before = (inside[0].begin, *inside[0][1:]) if inside else (0.0, 0.0, "")
-    for one in inside:
-        if one.begin > until:
-            found.append(Gap(one.begin - until, until - began, before, one.name))
-        if one.end > until:
-            until, before = one.end, one.name
-    return found
+from bench.train.timeline import Ran, gaps, ran, within
 
 
 def said(kernels: list[Ran], tokens: int, wall: float, longest: int) -> str:
@@ -53,9 +33,8 @@ def said(kernels: list[Ran], tokens: int, wall: float, longest: int) -> str:
     found, sums = gaps(kernels), defaultdict[str, float](float)
     for gap in found:
         sums[gap.after[:50]] += gap.length / 1e3
-    whole = (max(one.end for one in kernels) - min(kernels).begin) / 1e3
     idle = sum(sums.values())
-    lines = [f"{tokens} tokens: {wall:.1f} ms, kernels within {whole:.1f}, of which {idle:.1f} idle"]
+    lines = [f"{tokens} tokens: {wall:.1f} ms, kernels within {within(kernels) / 1e3:.1f}, of which {idle:.1f} idle"]
     for gap in sorted(found, reverse=True)[:longest]:
         lines.append(f"  {gap.length / 1e3:6.2f} ms at {gap.at / 1e3:6.1f}  {gap.before[:50]} -> {gap.after[:50]}")
     largest = sorted(sums.items(), key=lambda item: -item[1])[:longest]
@@ -94,9 +73,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--longest", type=int, default=8, help="how many gaps of a step to print")
     options = parser.parse_args()
-    if options.cap:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(options.cap * 2**30 / total)
+    limit_memory(options.cap)
     cell = CELLS[options.cell]
     with tempfile.TemporaryDirectory() as name:
         given = sets(cell, options.warm + options.steps, 0.0)

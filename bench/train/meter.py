@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
+
+from bench.train.timeline import covered, ran
 
 
 class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -82,36 +84,17 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         }
 
 
-class Ran(NamedTuple):
-    """A kernel or copy: when it began and ended, in microseconds."""
-
-    begin: float
-    end: float
-    name: str
-
-
-def ran(profile: Any) -> list[Ran]:
-    """Kernels and copies of a finished profile."""
-    return [
-        Ran(event.time_range.start, event.time_range.end, event.name)
-        for event in profile.events()
-        if event.device_type.name != "CPU" and not event.is_user_annotation
-    ]
-
-
-def covered(found: list[Ran]) -> float:
-    """Microseconds in which at least one of them runs: copies run beside kernels."""
-    total, until = 0.0, float("-inf")
-    for begin, end, _ in sorted(found):
-        total += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return total
-
-
 def top(profile: Any, count: int = 12) -> list[tuple[str, float, int]]:
     """The kernels that took longest: name, milliseconds, launches."""
     events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
     return [(event.key[:90], round(event.self_device_time_total / 1e3, 1), event.count) for event in events[:count]]
+
+
+def limit_memory(gib: float) -> None:
+    """Let this process take so much of the GPU; 0 for all of it."""
+    if gib and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
 
 
 def _wait() -> None:

@@ -191,13 +191,11 @@ def _sensible(profile: Profile, dims: Dimensions, made: MemorySettings, room: Ro
     """What the profile doesn't ask for must be worth a try: attention is kept in host memory or not at all (on the GPU
     whole layers are), and what waits in host memory has room there. Layers' inputs alone may take more, if nobody says
     how much: long rows fit in no other way."""
-    training = profile.training
-    chosen = made.keep_attention and training.keep_attention is None
-    if chosen and not made.offload_activations:
-        return False
+    training, fits = profile.training, host_bytes(profile, dims, made, alike) <= room.host
+    if made.keep_attention and training.keep_attention is None:
+        return made.offload_activations and fits
     inputs_alone = made.checkpointed_layers == dims.num_hidden_layers and not made.keep_attention
-    asked = training.offload_activations or (inputs_alone and training.host_memory_gib is None)
-    return host_bytes(profile, dims, made, alike) <= room.host or bool(asked and not chosen)
+    return fits or bool(training.offload_activations) or (inputs_alone and training.host_memory_gib is None)
 
 
 def budgets(wanted: int | None, work: Workload) -> list[int]:

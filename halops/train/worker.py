@@ -113,7 +113,7 @@ def tell(event: Any) -> None:
     try:
         print(json.dumps(event), flush=True)
     except BrokenPipeError:
-        os._exit(TransientError.exit_code)
+        end(TransientError.exit_code)
 
 
 def _context(job: Job, rank: int) -> StageContext:

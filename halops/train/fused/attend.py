@@ -62,10 +62,10 @@ def attend_backward(
     )  # fmt: skip
     del in_out
     in_qkv = layer.qkv.output(len(x), x)
-    in_query, in_key, _ = _heads(in_qkv, layer)
-    rotate(query, rows.cos, rows.sin, in_query, backward=True)
-    rotate(key, rows.cos, rows.sin, in_key, backward=True)
-    place(value.flatten(1), in_qkv[:, layer.qkv.rows - layer.kv_heads * layer.head_dim : layer.qkv.rows])
+    targets = _heads(in_qkv, layer)
+    rotate(query, rows.cos, rows.sin, targets[0], backward=True)
+    rotate(key, rows.cos, rows.sin, targets[1], backward=True)
+    place(value.flatten(1), targets[2].view(len(x), -1))
     del query, key, value
     layer.qkv.fill(in_qkv)
     given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))

@@ -67,9 +67,12 @@ class Group:
         self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
         self._buffer = self._found({} if resident or buffers is None else buffers)
         # Its parts, cut out once: the host takes as long for a slice as for a launch.
-        self._outputs, stacked = self._buffer[: self.rows].t(), self._buffer[self.rows :, : self.columns]
-        self._stacked, self._stacked_t, self._scaled = stacked, stacked.t(), self._buffer[: self.rows, self.columns :]
-        self._weights, self._inputs = self._buffer[: self.rows, : self.columns], self._buffer[:, : self.columns]
+        self._outputs = self._buffer[: self.rows].t()  # [W, s B]^T
+        self._inputs = self._buffer[:, : self.columns]  # [W; A]
+        self._weights = self._buffer[: self.rows, : self.columns]
+        self._scaled = self._buffer[: self.rows, self.columns :]  # s B
+        self._stacked = self._buffer[self.rows :, : self.columns]  # A
+        self._stacked_t = self._stacked.t()
         if resident:
             self._dequantize()
         weights = [] if resident else [one.weight for one in projections]

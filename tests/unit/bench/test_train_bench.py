@@ -11,9 +11,10 @@ from transformers import TrainerState
 
 from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
-from bench.train.idle import Gap, gaps, said
-from bench.train.meter import Meter, Ran, covered
+from bench.train.idle import said
+from bench.train.meter import Meter
 from bench.train.table import joined, longest, plot, read, table
+from bench.train.timeline import Gap, Ran, covered, gaps
 
 
 def test_every_cell_has_its_contenders() -> None:
