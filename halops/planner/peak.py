@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from halops.artifact import Frozen
 from halops.memory import FIXED_BYTES, adapter_element_bytes, base_bytes, element_bytes, optimizer_bytes
-from halops.parameters import embedding_parameters, layer_matrices, lora_parameters
+from halops.parameters import adapter_room, embedding_parameters, layer_matrices, lora_parameters
 from halops.planner.settings import MemorySettings
 from halops.profile import Profile
 from halops.sections import Dimensions
 from halops.units import MIB
 
 LOSS_CHUNK_BYTES = 320 * MIB  # of logits, as in halops.train.loss
-ALIGNED = 16  # an adapter's ranks are padded to it
 
 
 class Peak(Frozen):
@@ -50,12 +49,12 @@ class Widths(Frozen):
     buffers: int
 
 
-def widths(dims: Dimensions, rank: int) -> Widths:
+def widths(dims: Dimensions, rank: int, dequantized_base: bool) -> Widths:
     """Of a decoder with adapters of this rank on every projection."""
     q, k, v, o, gate, up, down = layer_matrices(dims)
 
     def padded(count: int) -> int:
-        return -(-count * rank // ALIGNED) * ALIGNED
+        return adapter_room(count * rank, dequantized_base)
 
     def buffer(rows: int, columns: int, count: int) -> int:
         return (rows + padded(count)) * (columns + padded(count))
@@ -81,7 +80,7 @@ def peak(profile: Profile, dims: Dimensions, settings: MemorySettings) -> Peak:
     element, adapter = element_bytes(profile), adapter_element_bytes(profile)
     trainable = lora_parameters(dims, profile.lora)
     states, paged = optimizer_bytes(profile.training.optim, trainable, adapter)
-    wide = widths(dims, profile.lora.r)
+    wide = widths(dims, profile.lora.r, settings.dequantized_base)
     base = base_bytes(dims, profile.quantization, element)
     if settings.embedding_on_host and not dims.tie_word_embeddings:
         base -= embedding_parameters(dims) // 2 * element
@@ -157,7 +156,8 @@ def kept_tensors(
 
 def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySettings) -> tuple[float, float]:
     """What a layer that is computed again keeps, and one that isn't, wherever it waits."""
-    kinds = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
+    wide = widths(dims, profile.lora.r, settings.dequantized_base)
+    kinds = kept_tensors(dims, wide, settings, element_bytes(profile))
     again, whole = (sum(sizes) / settings.token_budget for _, sizes in kinds)
     return again, whole
 
@@ -170,7 +170,8 @@ def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings, ali
     """
     if not settings.offload_activations:
         return 0
-    kinds = kept_tensors(dims, widths(dims, profile.lora.r), settings, element_bytes(profile))
+    wide = widths(dims, profile.lora.r, settings.dequantized_base)
+    kinds = kept_tensors(dims, wide, settings, element_bytes(profile))
     largest = sum(layers * sum(1 << (size - 1).bit_length() for size in sizes) for layers, sizes in kinds)
     return largest if alike else 2 * largest
 

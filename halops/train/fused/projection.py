@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from halops.parameters import adapter_room
 from halops.train.fused.dequantize import dequantize
 from halops.train.fused.dropout import Masks, add_products_back_, products, weight_gradient
 from halops.train.fused.recorded import Recorded
-
-ALIGNED = 16  # elements: what tensor cores want of a row's length
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Group:
         self.rows = sum(one.rows for one in projections)
         self.columns = projections[0].columns
         self.rank = sum(one.rank for one in projections)
-        self.extra = -(-self.rank // ALIGNED) * ALIGNED
+        self.extra = adapter_room(self.rank, resident)
         biases = [one.bias for one in projections]
         self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
         self._buffer = self._found({} if resident or buffers is None else buffers)

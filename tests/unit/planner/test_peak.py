@@ -125,7 +125,7 @@ def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int
 def test_the_formula_is_what_the_layers_hold(tokens: int, checkpointed: int, inner: int, more: dict[str, bool]) -> None:
     settings = MemorySettings(token_budget=tokens, checkpointed_layers=checkpointed, mlp_tokens=inner, **more)
     kept, most, by_dtype = measured(settings)
-    wide = widths(QWEN, 16)
+    wide = widths(QWEN, 16, settings.dequantized_base)
     # Seen by the ledger as soon as a part of it is looked at.
     copied = peak(RTX8, QWEN, settings).copy_ + buffer_bytes(wide, settings, 2)
     counted = kept_bytes(QWEN, wide, settings, 2) + layer_bytes(QWEN, wide, settings, 2, TRAINABLE)
