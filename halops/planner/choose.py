@@ -13,6 +13,7 @@ from typing import NamedTuple
 from halops.artifact import Frozen
 from halops.errors import ConfigError
 from halops.memory import CUDA_CONTEXT, training_memory
+from halops.planner.micro_batch import fewest_checkpointed
 from halops.planner.peak import Peak, host_bytes, peak
 from halops.planner.settings import MemorySettings
 from halops.planner.step_time import Workload, seconds
@@ -160,7 +161,7 @@ def _plans(profile: Profile, dims: Dimensions, room: Room, work: Workload) -> It
     for settings in candidates(profile, dims, room, work):
         found = [settings]
         if profile.training.checkpointed_layers is None and profile.training.gradient_checkpointing:
-            found.append(_fewer_checkpointed(profile, dims, settings, room, work.alike))
+            found.append(fewest_checkpointed(settings, lambda tried: _fits(profile, dims, tried, room, work.alike)))
         for one in found:
             yield Plan(settings=one, peak=peak(profile, dims, one), available=room.gpu)
 
@@ -211,21 +212,6 @@ def budgets(wanted: int | None, work: Workload) -> list[int]:
 
 def _open(wanted: bool | None, choices: Iterable[bool]) -> tuple[bool, ...]:
     return tuple(choices) if wanted is None else (wanted,)
-
-
-def _fewer_checkpointed(
-    profile: Profile, dims: Dimensions, settings: MemorySettings, room: Room, alike: bool
-) -> MemorySettings:
-    """The same with as few layers checkpointed as fit."""
-    low, high = 0, settings.checkpointed_layers
-    while low < high:
-        middle = (low + high) // 2
-        tried = settings.model_copy(update={"checkpointed_layers": middle})
-        if _fits(profile, dims, tried, room, alike):
-            high = middle
-        else:
-            low = middle + 1
-    return settings.model_copy(update={"checkpointed_layers": low})
 
 
 def _fits(profile: Profile, dims: Dimensions, tried: MemorySettings, room: Room, alike: bool) -> bool:

@@ -106,21 +106,6 @@ def buffer_bytes(wide: Widths, settings: MemorySettings, element: int) -> int:
     return 0 if settings.dequantized_base else wide.buffers * element
 
 
-def inner_tokens(profile: Profile, dims: Dimensions, settings: MemorySettings, tokens: int) -> int:
-    """Tokens that go through the MLP at once, of a micro-batch of `tokens`: as many as the whole budget's peak allows.
-
-    What a smaller micro-batch leaves free saves it launches: short rows wait for the host.
-    """
-    limit = peak(profile, dims, settings).allocated
-    most = min(tokens, settings.mlp_tokens)
-    for parts in range(1, -(-tokens // most)):
-        part = -(-tokens // parts)
-        tried = settings.model_copy(update={"token_budget": tokens, "mlp_tokens": part})
-        if peak(profile, dims, tried).allocated <= limit:
-            return part
-    return most
-
-
 def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int) -> int:
     """What waits on the GPU for the backward pass, of every layer and the head's input.
 

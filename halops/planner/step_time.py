@@ -6,8 +6,11 @@ a micro-batch costs by itself.
 
 from __future__ import annotations
 
+import math
+
 from halops.artifact import Frozen
 from halops.parameters import head_parameters, layer_matrices, linear_parameters
+from halops.planner.micro_batch import for_micro_batch
 from halops.planner.peak import kept_bytes_per_token
 from halops.planner.settings import MemorySettings
 from halops.profile import Profile
@@ -45,15 +48,16 @@ def seconds(profile: Profile, dims: Dimensions, settings: MemorySettings, work: 
     """Of one optimizer step."""
     whole = settings.token_budget >= work.rows * work.longest
     micro_batches = 1.0 if whole else max(1.0, work.tokens / settings.token_budget + 0.5)  # the last is rarely full
-    products = work.tokens * token_seconds(profile, dims, settings, work.mean, device)
+    usual = for_micro_batch(profile, dims, settings, min(settings.token_budget, math.ceil(work.tokens)))
+    products = work.tokens * token_seconds(profile, dims, usual, work.mean, device)
     if settings.embedding_on_host:
         products *= HOST_EMBEDDING_COST
     weights = 0.0
     if profile.quantization.load_in_4bit and not settings.dequantized_base:
         weights = 2 * 2.5 * linear_parameters(dims) / device.bytes_per_second
-    parts = max(1.0, settings.token_budget / settings.mlp_tokens)
+    parts = max(1.0, usual.token_budget / usual.mlp_tokens)
     each = HOST_LAYER_SECONDS + HOST_OFFLOAD_SECONDS * settings.offload_activations
-    launches = each * dims.num_hidden_layers + HOST_AGAIN_SECONDS * settings.checkpointed_layers
+    launches = each * dims.num_hidden_layers + HOST_AGAIN_SECONDS * usual.checkpointed_layers
     busy = max(products / micro_batches + weights, launches)
     return micro_batches * (busy + MICRO_BATCH_SECONDS + 1e-4 * parts)
 

@@ -51,7 +51,8 @@ class Session:
     @property
     def most_kept(self) -> int:
         """Tensors that wait for a layer's backward pass, at most; a family's own keep little but their input."""
-        return max((layer.most_kept for layer in self.layers), default=2)
+        tokens = self.settings.token_budget
+        return max((layer.most_kept(tokens) for layer in self.layers), default=2)
 
     def census(self) -> list[census.Held]:
         """Every tensor of the model; on CUDA, raises StageError if one is in a dtype that nobody asked for."""
@@ -112,9 +113,7 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
     }
     layers = []
     if spent.fused:
-        layers = install(
-            adapted, settings.checkpointed_layers, spent.inner, settings.dequantized_base, settings.keep_attention
-        )
+        layers = install(adapted, spent.within, settings.dequantized_base)
     session = Session(context, settings, end_to_end, layers, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session

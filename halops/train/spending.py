@@ -11,7 +11,8 @@ import torch
 from halops.checks.host import available_memory
 from halops.memory import ESTIMATE_HEADROOM, train_host_bytes
 from halops.planner.choose import choose, choose_plain
-from halops.planner.peak import inner_tokens, peak
+from halops.planner.micro_batch import for_micro_batch
+from halops.planner.peak import peak
 from halops.planner.settings import MemorySettings, settings_at
 from halops.planner.step_time import Workload
 from halops.profile import Profile
@@ -26,14 +27,14 @@ CPU_TOKENS = 1024  # of a micro-batch: enough to fill the cores, and little memo
 
 
 class Spending(NamedTuple):
-    """What is tried, whether layers are fused, why not if so, the peak that is expected on a GPU, and how many
-    tokens of a micro-batch go through the MLP at once."""
+    """What is tried, whether layers are fused, why not if so, the peak that is expected on a GPU, and the settings as a
+    micro-batch of so many tokens uses them."""
 
     settings: MemorySettings
     fused: bool
     reason: str | None
     predicted: int | None
-    inner: Callable[[int], int]
+    within: Callable[[int], MemorySettings]
 
 
 def spending(context: StageContext, config: Any, train: Rows, cuda: bool, processes: int) -> Spending:
@@ -46,8 +47,8 @@ def spending(context: StageContext, config: Any, train: Rows, cuda: bool, proces
     settings = settings_at(planned, work.longest, dims.num_hidden_layers, context.rung)
     counted = cuda and reason is None
     predicted = peak(context.spec.profile, dims, settings).allocated if counted else None
-    inner = functools.cache(functools.partial(inner_tokens, context.spec.profile, dims, settings))
-    return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted, inner)
+    within = functools.cache(functools.partial(for_micro_batch, context.spec.profile, dims, settings))
+    return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted, within)
 
 
 def dimensions(config: Any) -> Dimensions:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from halops.planner.settings import MemorySettings
 from halops.train import attention
 from halops.train.fused.layer import decoder_layer
 from halops.train.fused.parts import Layer, Rows
@@ -44,25 +45,16 @@ def unsupported(config: Any, attention_name: str, weights: torch.dtype, adapter:
     return None
 
 
-def install(
-    model: Any,
-    checkpointed: int,
-    mlp_tokens: Callable[[int], int],
-    resident: bool = False,
-    keep_attention: bool = False,
-) -> list[Layer]:
+def install(model: Any, spends: Callable[[int], MemorySettings], resident: bool = False) -> list[Layer]:
     """Let each decoder layer of a PEFT model train as one function. Returns them in order.
 
     Args:
-        checkpointed: so many layers, the first ones, are computed again from their input.
-        mlp_tokens: most tokens that go through the MLP at once, of a micro-batch of so many.
+        spends: how a micro-batch of so many tokens spends memory; always the same for the same number.
         resident: keep the base's weights dequantized.
-        keep_attention: of checkpointed layers compute the MLP alone again.
     """
     made, buffers = [], Buffers(dict)
     for index, module in enumerate(decoder_layers(model)):
-        keep = index >= checkpointed
-        layer = describe(module, model.config, (keep or keep_attention, keep), mlp_tokens, resident, buffers)
+        layer = describe(module, model.config, index, spends, resident, buffers)
         module.forward = types.MethodType(_forward(layer, module.forward), module)
         made.append(layer)
     return made
@@ -99,14 +91,9 @@ def _forward(layer: Layer, own: Any) -> Any:
 
 
 def describe(
-    module: Any, config: Any, keep: tuple[bool, bool], mlp_tokens: Callable[[int], int], resident: bool,
-    buffers: Buffers,
+    module: Any, config: Any, index: int, spends: Callable[[int], MemorySettings], resident: bool, buffers: Buffers
 ) -> Layer:  # fmt: skip
-    """A decoder layer of transformers, its projections under PEFT or plain, as a `Layer`.
-
-    Args:
-        keep: whether what attention computes is kept, and what the MLP does.
-    """
+    """A decoder layer of transformers, its projections under PEFT or plain, as a `Layer`."""
     own, mlp, width = module.self_attn, module.mlp, _head_dim(config)
     qkv = [own.qkv_proj] if hasattr(own, "qkv_proj") else [own.q_proj, own.k_proj, own.v_proj]
     gate_up = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
@@ -127,9 +114,8 @@ def describe(
         kv_heads=config.num_key_value_heads,
         head_dim=width,
         scaling=own.scaling,
-        keep_attention=keep[0],
-        keep_mlp=keep[1],
-        mlp_tokens=mlp_tokens,
+        index=index,
+        spends=spends,
     )
 
 

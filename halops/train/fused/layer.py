@@ -33,11 +33,11 @@ class DecoderLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, *adapters: Tensor) -> Tensor:
-        room = layer.room(len(x), x)
+        keeps, room = layer.keeps(len(x)), layer.room(len(x), x)
         seen = layer.seen_by(room)
         attended = attend(x, layer, rows, seeds, seen)
-        made, both = mlp(attended.after, layer, seeds, seen)
-        kept = (attended.qkv, attended.out, attended.after, *attended.kept) if layer.keep_attention else ()
+        made, both = mlp(attended.after, layer, seeds, seen, keeps.mlp)
+        kept = (attended.qkv, attended.out, attended.after, *attended.kept) if keeps.attention else ()
         ctx.save_for_backward(x, room, both, *kept)
         ctx.layer, ctx.rows, ctx.seeds = layer, rows, seeds
         return made
@@ -47,7 +47,7 @@ class DecoderLayer(torch.autograd.Function):
         layer, rows, seeds = ctx.layer, ctx.rows, ctx.seeds
         x, room, both, *kept = ctx.saved_tensors
         seen = layer.seen_by(room)
-        if layer.keep_attention:
+        if kept:
             qkv, out, after, *kept = kept
             attended = Attended(qkv, out, after, tuple(kept))
         else:

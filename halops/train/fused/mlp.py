@@ -12,13 +12,13 @@ from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
 
-def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor | None]:
     """x [T, H] through norm and MLP, with the residual; and, if it is to be kept, gate and up side by side with room
     behind. What the adapters make of their inputs goes into `seen`."""
     layer.gate_up.load()
     layer.down.load()
     made = torch.empty_like(x)
-    kept = layer.gate_up.output(len(x), x) if layer.keep_mlp else None
+    kept = layer.gate_up.output(len(x), x) if keep else None
     for part, (first, second) in _parts(layer, len(x), seeds):
         both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
         _gate_up(x[part], layer, first, seen[2][part], False, both)  # its input goes at once

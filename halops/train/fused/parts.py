@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from halops.planner.settings import MemorySettings
 from halops.train import attention
 from halops.train.fused.dropout import draw_seeds
 from halops.train.fused.projection import Group
@@ -16,9 +17,16 @@ from halops.train.fused.rms_norm import rms_norm
 WIDE = "halops_wide"  # on a gradient that a layer hands down: the same memory, with room for an adapter's ranks
 
 
+class Kept(NamedTuple):
+    """Whether what attention computes waits for the backward pass, and whether what the MLP does."""
+
+    attention: bool
+    mlp: bool
+
+
 @dataclass(frozen=True)
 class Layer:
-    """A decoder layer's parts, and which of what its halves compute is kept for the backward pass."""
+    """A decoder layer's parts, and how a micro-batch spends memory."""
 
     qkv: Group
     out: Group
@@ -31,9 +39,8 @@ class Layer:
     kv_heads: int
     head_dim: int
     scaling: float
-    keep_attention: bool
-    keep_mlp: bool
-    mlp_tokens: Callable[[int], int]  # at once, of a micro-batch of so many
+    index: int  # among the model's layers: the first ones are computed again
+    spends: Callable[[int], MemorySettings]  # a micro-batch of so many tokens
 
     @property
     def groups(self) -> tuple[Group, Group, Group, Group]:
@@ -43,10 +50,16 @@ class Layer:
     def adapters(self) -> list[Tensor]:
         return [item for group in self.groups for item in group.adapters]
 
-    @property
-    def most_kept(self) -> int:
+    def keeps(self, tokens: int) -> Kept:
+        """What of a micro-batch of so many tokens."""
+        settings = self.spends(tokens)
+        whole = self.index >= settings.checkpointed_layers
+        return Kept(whole or settings.keep_attention, whole)
+
+    def most_kept(self, tokens: int) -> int:
         """Tensors that wait for its backward pass, at most: see `DecoderLayer.forward`."""
-        return 2 + (3 + attention.MOST_KEPT) * self.keep_attention + self.keep_mlp
+        kept = self.keeps(tokens)
+        return 2 + (3 + attention.MOST_KEPT) * kept.attention + kept.mlp
 
     def room(self, tokens: int, like: Tensor) -> Tensor:
         """For what the adapters make of their inputs, [T, ranks of all groups]: see `seen_by`."""
@@ -58,7 +71,7 @@ class Layer:
 
     def chunks(self, tokens: int) -> list[slice]:
         """The tokens, as many at a time as the MLP takes."""
-        most = self.mlp_tokens(tokens)
+        most = self.spends(tokens).mlp_tokens
         return [slice(at, min(at + most, tokens)) for at in range(0, tokens, most)]
 
 

@@ -73,6 +73,13 @@ def test_what_waits_in_host_memory_is_what_its_way_there_allows() -> None:
     assert "0 layers checkpointed, activations in host memory" in planned(rows(8, 1024), "")
 
 
+def test_short_rows_get_a_budget_for_their_longest_steps() -> None:
+    """Usual steps keep everything in it; a smaller budget would cut long ones up."""
+    plan = choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024, 390), H200, 0)
+    assert str(plan).startswith("8,192 tokens at a time, 19 layers checkpointed")
+    assert choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024), H200, 0).settings.token_budget < 8192
+
+
 def test_no_more_waits_in_host_memory_than_there_is() -> None:
     profile, work = load_profile("rtx8"), rows(8, 1024)
     for free in (0, GIB // 4, 2 * GIB, 6 * GIB, 20 * GIB):

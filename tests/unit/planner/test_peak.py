@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from halops.parameters import linear_parameters, lora_parameters
-from halops.planner.peak import buffer_bytes, inner_tokens, kept_bytes, layer_bytes, loss_bytes, peak, widths
+from halops.planner.micro_batch import for_micro_batch
+from halops.planner.peak import buffer_bytes, kept_bytes, layer_bytes, loss_bytes, peak, widths
 from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
 from halops.sections import Dimensions
@@ -49,8 +50,7 @@ def layers(settings: MemorySettings) -> list[Layer]:
             qkv=group("qkv", hidden, hidden, 512, 512), out=group("out", hidden, hidden),
             gate_up=group("gate_up", hidden, inner, inner), down=group("down", inner, hidden),
             first_norm=tensor(hidden), second_norm=tensor(hidden), eps=1e-6, heads=28, kv_heads=4, head_dim=128,
-            scaling=0.1, keep_attention=settings.keep_attention or index >= settings.checkpointed_layers,
-            keep_mlp=index >= settings.checkpointed_layers, mlp_tokens=lambda _: settings.mlp_tokens,
+            scaling=0.1, index=index, spends=lambda _: settings,
         )
         for index in range(QWEN.num_hidden_layers)
     ]  # fmt: skip
@@ -90,7 +90,7 @@ class Waiting(torch.autograd.graph.saved_tensors_hooks):
 
 def kept_on_meta(layer: Layer) -> int:
     """Tensors that a layer keeps: attention leaves one beside its output there."""
-    return layer.most_kept - (attention.MOST_KEPT - 1) * layer.keep_attention
+    return layer.most_kept(1) - (attention.MOST_KEPT - 1) * layer.keeps(1).attention
 
 
 def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int, dict[str, int]]:
@@ -144,18 +144,13 @@ def test_the_formula_is_what_the_layers_hold(tokens: int, checkpointed: int, inn
     assert by_dtype.get("float32", 0) <= 1.01 * allowed
 
 
-@pytest.mark.parametrize(
-    ("tokens", "at_once"), [(8192, 4096), (7000, 4096), (5000, 5000), (3000, 3000), (9000, 4096), (1, 1)]
-)
-def test_a_small_micro_batch_goes_through_the_mlp_at_once(tokens: int, at_once: int) -> None:
-    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=4096)
-    assert inner_tokens(RTX8, QWEN, whole, tokens) == at_once
-
-
-def test_a_small_micro_batch_stays_within_the_peak_of_a_whole_one() -> None:
-    whole = MemorySettings(token_budget=8192, checkpointed_layers=28, mlp_tokens=4096)
-    small = whole.model_copy(update={"token_budget": 5000, "mlp_tokens": 5000})
-    assert measured(small)[1] <= 1.01 * measured(whole)[1]
+@pytest.mark.parametrize("tokens", [7900, 5000, 3000, 1000])
+@pytest.mark.parametrize("whole", [(8192, 28, 4096), (8192, 14, 8192)])
+def test_a_small_micro_batch_stays_within_the_peak_of_a_whole_one(whole: tuple[int, int, int], tokens: int) -> None:
+    budget, checkpointed, inner = whole
+    planned = MemorySettings(token_budget=budget, checkpointed_layers=checkpointed, mlp_tokens=inner)
+    small = for_micro_batch(RTX8, QWEN, planned, tokens)
+    assert measured(small)[1] <= 1.02 * measured(planned)[1]
 
 
 @pytest.mark.parametrize("checkpointed", [28, 14])

@@ -49,6 +49,15 @@ def test_tokens_a_second_of_an_h200(checkpointed: int, more: dict[str, bool], me
     assert found == pytest.approx(measured, rel=0.1)
 
 
+def test_short_rows_are_reckoned_by_what_their_micro_batches_keep() -> None:
+    """3,120 tokens in a budget of 8,192 leave room for all that 28 layers compute, where a full one has 18 computed
+    again; rows of 1,024 fill it."""
+    short = Workload(rows=8, longest=1024, mean=390)
+    for work, same in ((short, True), (WHOLE, False)):
+        some, none = (seconds(RTX8, QWEN, settings(count), work, H200) for count in (18, 0))
+        assert (some == none) == same
+
+
 def test_what_is_too_much_for_the_way_to_the_host_is_waited_for() -> None:
     """A layer's activations are 107 KB a token: all of them there and back take an H200 0.12 ms at 50 GB/s, twice what
     it computes, and an 8 GB card at 6 GB/s less."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from halops.planner.settings import MemorySettings
 from halops.train import attention
 from halops.train.fused.install import install, unsupported
 from halops.train.fused.projection import Group, Projection
@@ -18,6 +20,14 @@ from tests.unit.train.test_packing import FAMILIES, adapted, gradients, relative
 
 FUSED = ("qwen2", "llama", "mistral", "phi3")
 LENGTHS = [24, 4, 17, 9, 31, 12, 6, 20]
+
+
+def spends(checkpointed: int, mlp_tokens: int = 1000, keep_attention: bool = False) -> Callable[[int], MemorySettings]:
+    """The same for every micro-batch."""
+    settings = MemorySettings(
+        token_budget=64, checkpointed_layers=checkpointed, mlp_tokens=mlp_tokens, keep_attention=keep_attention
+    )
+    return lambda tokens: settings
 
 
 @pytest.mark.parametrize("family", FUSED)
@@ -32,7 +42,7 @@ def test_the_gradient_is_that_of_the_classic_step(
     rows = rows_of(LENGTHS)
     loss, expected = gradients(model, [StepCollator(1, end_to_end=False)([row]) for row in rows])  # 1 x 8
     assert unsupported(model.config, attention.NAME, torch.float32, torch.float32) is None
-    install(model, checkpointed, lambda _: mlp_tokens, keep_attention=keep_attention)
+    install(model, spends(checkpointed, mlp_tokens, keep_attention))
     again, found = gradients(model, [StepCollator(64)(rows)])
     assert again == pytest.approx(loss, rel=1e-5)
     assert relative(found, expected) < 1e-5
@@ -40,11 +50,28 @@ def test_the_gradient_is_that_of_the_classic_step(
     assert relative(padded, expected) < 1e-5
 
 
+def test_micro_batches_of_one_step_may_keep_more_or_less(tmp_path: Path) -> None:
+    """One of more than 40 tokens has both layers computed again, one of more than 20 a layer, and smaller ones none."""
+    model = adapted(tmp_path / "base", "llama")
+    rows = rows_of([24, 4, 17, 31, 12])
+    _, expected = gradients(model, [StepCollator(1, end_to_end=False)([row]) for row in rows])
+    asked = set()
+
+    def by_size(tokens: int) -> MemorySettings:
+        asked.add(tokens)
+        return spends((tokens > 20) + (tokens > 40))(tokens)
+
+    install(model, by_size)
+    steps = [StepCollator(64)(some) for some in (rows[:3], rows[3:4], rows[4:])]
+    assert relative(gradients(model, steps)[1], expected) < 1e-5
+    assert asked == {45, 31, 12}
+
+
 def test_in_float64_it_is_the_same_to_the_last_digits(tmp_path: Path) -> None:
     model = adapted(tmp_path / "base", "qwen2").double()
     rows = rows_of(LENGTHS)
     _, expected = gradients(model, [StepCollator(64)(rows)])
-    install(model, 1, lambda _: 1000)
+    install(model, spends(1))
     # transformers computes its norms, and we the loss, in float32 whatever the model.
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-6
 
@@ -63,7 +90,7 @@ def test_some_projections_without_an_adapter(nf4: bool, tmp_path: Path) -> None:
     model = add_adapter(model, profile.lora, wanted, torch.float32, None).train()
     rows = rows_of(LENGTHS)
     _, expected = gradients(model, [StepCollator(64)(rows)])
-    install(model, 2, lambda _: 1000)
+    install(model, spends(2))
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-5
 
 
@@ -73,7 +100,7 @@ def test_dropout_is_the_same_in_both_passes(tmp_path: Path) -> None:
     for layer in model.modules():
         if hasattr(layer, "lora_dropout"):
             layer.lora_dropout["default"] = torch.nn.Dropout(0.3)
-    install(model, 1, lambda _: 13)
+    install(model, spends(1, 13))
     step = StepCollator(64)(rows_of([24, 17]))
 
     def run() -> tuple[float, dict[str, torch.Tensor]]:
@@ -108,7 +135,7 @@ def test_what_adapters_made_of_their_inputs_is_not_computed_again(
         return adapt(self, *given)
 
     monkeypatch.setattr(Group, "adapt", counted)
-    layers = install(model, 1, lambda _: 40)
+    layers = install(model, spends(1, 40))
     gradients(model, [StepCollator(64)(rows_of([30, 30]))])
     assert calls == len(layers) * 6  # attention's two groups, and the MLP's two for each of its two chunks
 
@@ -116,7 +143,7 @@ def test_what_adapters_made_of_their_inputs_is_not_computed_again(
 def test_a_resident_base_follows_the_adapter(tmp_path: Path) -> None:
     model = adapted(tmp_path / "base", "qwen2")
     rows = rows_of(LENGTHS)
-    install(model, 2, lambda _: 1000, resident=True)
+    install(model, spends(2), resident=True)
     gradients(model, [StepCollator(64)(rows)])
     for name, item in model.named_parameters():
         if "lora_" in name:
@@ -142,7 +169,7 @@ def test_nf4_weights_are_dequantized_as_bitsandbytes_does(tmp_path: Path) -> Non
     model = add_adapter(model, profile.lora, targets(model, LINEARS), torch.float32, None).train()
     rows = rows_of(LENGTHS)
     _, expected = gradients(model, [StepCollator(64)(rows)])
-    install(model, 2, lambda _: 1000)
+    install(model, spends(2))
     assert relative(gradients(model, [StepCollator(64)(rows)])[1], expected) < 1e-5
 
 
@@ -177,7 +204,7 @@ def test_evaluation_goes_through_the_family_s_own_layers(tmp_path: Path, monkeyp
     model.eval()
     with torch.no_grad():
         expected = model(**step).loss.item()
-        install(model, 2, lambda _: 1000)
+        install(model, spends(2))
         assert model(**step).loss.item() == expected
 
 
