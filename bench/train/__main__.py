@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--family", default="qwen2", choices=list(FAMILIES), help="whose dimensions")
     parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--limit", type=float, default=240, help="seconds for one process")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
     parser.add_argument("--once", action="store_true", help="each contender once: to try settings")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, which the peers want beside the base")
     parser.add_argument("--site", action="append", default=[], metavar="CODE=FOLDER")

@@ -55,7 +55,7 @@ class Cell:
 
 
 CELLS = {
-    "short": Cell(1024, 1, 8, 7.5, short=True, warm=12),  # steps of new sizes cost more
+    "short": Cell(1024, 1, 8, 7.5, short=True, warm=20),  # steps of new sizes cost more
     "1024": Cell(1024, 1, 8, 7.5),
     "4096": Cell(4096, 1, 8, 7.5),
     "a100": Cell(4096, 4, 4, 0, profile="a100"),

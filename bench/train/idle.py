@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--cell", default="short", choices=list(CELLS))
     parser.add_argument("--cap", type=float, default=7.5, help="GiB; 0 for the whole card")
-    parser.add_argument("--warm", type=int, default=12)
+    parser.add_argument("--warm", type=int, default=20)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--longest", type=int, default=8, help="how many gaps of a step to print")
     options = parser.parse_args()
