@@ -146,6 +146,7 @@ def recording(device: str = "cuda") -> float:
     """Two layers' gate and up in one buffer, four times: called, recorded, called again since an adapter has moved, and
     recorded anew. Worst gap of the products to those of the plain layers, with the adapters as they are by then."""
     from halops.train.fused.projection import Group, Projection
+    from halops.train.fused.recorded import Recorded
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device, dtype=torch.bfloat16) * 0.05
@@ -154,17 +155,18 @@ def recording(device: str = "cuda") -> float:
         return Projection(draw(256, 128), None, 256, 128, draw(16, 128), draw(256, 16), 2.0)
 
     buffers: dict[tuple[int, int], Tensor] = {}
-    layers = [Group([projection(), projection()], buffers=buffers) for _ in range(2)]
+    groups = [Group([projection(), projection()], buffers=buffers) for _ in range(2)]
+    layers = [(group, Recorded(group.write, group.reads)) for group in groups]
     x, worst = draw(40, 128), 0.0
     for turn in range(4):
-        for group in layers:
+        for group, load in layers:
             for item in group.adapters:
                 item += 0.01
             if turn == 2:
                 group.adapters[0].data = group.adapters[0].clone()
             given = group.input(len(x), x)
             given[:, : group.columns] = x
-            group.load()
+            load()
             group.adapt(given[:, : group.columns], None, given[:, group.columns :])
             parts = [
                 x @ one.weight.t() + one.scale * (x @ a.t()) @ b.t()

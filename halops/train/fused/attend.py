@@ -22,14 +22,11 @@ class Attended(NamedTuple):
     out: Tensor
     after: Tensor  # the residual after attention
     kept: tuple[Tensor, ...]
-    loaded: bool = False  # whether the weights of qkv and out are those of the same pass, which goes on to use them
 
 
 def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor], again: bool = False) -> Attended:
     """x [T, H] through norm and attention; what the adapters make of their inputs goes into `seen`, or comes from it
     when it is computed again."""
-    layer.qkv.load()
-    layer.out.load()
     given = normed(x, layer.qkv, layer.first_norm, layer.eps, seeds.qkv, seen[0], again)
     qkv = layer.qkv.forward(given)
     del given
@@ -41,7 +38,7 @@ def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Ten
     place(out.flatten(1), given[:, : layer.out.columns])
     adapted(given, layer.out, seeds.out, seen[1], again)
     after = layer.out.forward(given, add=x)
-    return Attended(qkv, out, after, kept, loaded=True)
+    return Attended(qkv, out, after, kept)
 
 
 def attend_backward(
@@ -50,9 +47,6 @@ def attend_backward(
 ) -> Tensor | None:  # fmt: skip
     """The gradient in x, if it is wanted, of that in the residual after attention, `outer` [T, H + room]; the adapters'
     go into `found`."""
-    if not attended.loaded:
-        layer.qkv.load()
-        layer.out.load()
     layer.out.fill(outer)
     layer.out.learn(outer, attended.out.flatten(1), seen[1], seeds.out, found[1])
     in_out = layer.out.backward(outer, seeds.out)

@@ -35,6 +35,7 @@ class DecoderLayer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, *adapters: Tensor) -> Tensor:
         keeps, room = layer.keeps(len(x)), layer.room(len(x), x)
         seen = layer.seen_by(room)
+        layer.load()
         attended = attend(x, layer, rows, seeds, seen)
         made, both = mlp(attended.after, layer, seeds, seen, keeps.mlp)
         kept = (attended.qkv, attended.out, attended.after, *attended.kept) if keeps.attention else ()
@@ -47,6 +48,7 @@ class DecoderLayer(torch.autograd.Function):
         layer, rows, seeds = ctx.layer, ctx.rows, ctx.seeds
         x, room, both, *kept = ctx.saved_tensors
         seen = layer.seen_by(room)
+        layer.load()
         if kept:
             qkv, out, after, *kept = kept
             attended = Attended(qkv, out, after, tuple(kept))

@@ -15,8 +15,6 @@ from halops.train.fused.swiglu import swiglu, swiglu_backward_
 def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor | None]:
     """x [T, H] through norm and MLP, with the residual; and, if it is to be kept, gate and up side by side with room
     behind. What the adapters make of their inputs goes into `seen`."""
-    layer.gate_up.load()
-    layer.down.load()
     made = torch.empty_like(x)
     kept = layer.gate_up.output(len(x), x) if keep else None
     for part, (first, second) in _parts(layer, len(x), seeds):
@@ -35,8 +33,6 @@ def mlp_backward(
     grads: list[list[Tensor | None]],
 ) -> Tensor:  # fmt: skip
     """The gradient in the residual after attention, [T, H + room], as `layer.out` takes it; `grad` as `layer.down`."""
-    layer.gate_up.load()
-    layer.down.load()
     upper, lower = grads[2:]
     made = layer.out.output(len(grad), grad)
     for part, (first, second) in _parts(layer, len(x), seeds):

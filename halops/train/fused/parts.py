@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from halops.planner.settings import MemorySettings
 from halops.train import attention
 from halops.train.fused.dropout import draw_seeds
 from halops.train.fused.projection import Group
+from halops.train.fused.recorded import Recorded
 from halops.train.fused.rms_norm import rms_norm
 
 WIDE = "halops_wide"  # on a gradient that a layer hands down: the same memory, with room for an adapter's ranks
@@ -46,9 +48,20 @@ class Layer:
     def groups(self) -> tuple[Group, Group, Group, Group]:
         return self.qkv, self.out, self.gate_up, self.down
 
-    @property
+    @cached_property
     def adapters(self) -> list[Tensor]:
         return [item for group in self.groups for item in group.adapters]
+
+    @cached_property
+    def load(self) -> Recorded:
+        """Call it before either pass: fills the buffers, which other layers share, with this layer's weights and its
+        adapters as they are now."""
+
+        def write() -> None:
+            for group in self.groups:
+                group.write()
+
+        return Recorded(write, [item for group in self.groups for item in group.reads])
 
     def keeps(self, tokens: int) -> Kept:
         """What of a micro-batch of so many tokens."""

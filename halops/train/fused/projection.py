@@ -22,7 +22,6 @@ from torch import Tensor
 from halops.parameters import adapter_room
 from halops.train.fused.dequantize import dequantize
 from halops.train.fused.dropout import Masks, add_products_back_, products, weight_gradient
-from halops.train.fused.recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,9 @@ class Group:
         self._scaled = self._buffer[: self.rows, self.columns :]  # s B
         self._stacked = self._buffer[self.rows :, : self.columns]  # A
         self._stacked_t = self._stacked.t()
+        self._resident = resident
         if resident:
             self._dequantize()
-        weights = [] if resident else [one.weight for one in projections]
-        self._fill = Recorded(self._write_adapters if resident else self._write, [*weights, *self.adapters])
 
     @property
     def adapters(self) -> list[Tensor]:
@@ -93,13 +91,16 @@ class Group:
             buffers[shape] = torch.empty(shape, dtype=self.dtype, device=self.projections[0].weight.device)
         return buffers[shape]
 
-    def load(self) -> None:
+    @property
+    def reads(self) -> list[Tensor]:
+        """What `write` reads."""
+        return [*([] if self._resident else [one.weight for one in self.projections]), *self.adapters]
+
+    def write(self) -> None:
         """Fill the buffer with the weights and the adapters as they are now, until a group that shares it does; what
         follows wants that."""
-        self._fill()
-
-    def _write(self) -> None:
-        self._dequantize()
+        if not self._resident:
+            self._dequantize()
         self._write_adapters()
 
     def _dequantize(self) -> None:

@@ -126,18 +126,33 @@ def test_dropout_is_the_same_in_both_passes(tmp_path: Path) -> None:
 def test_what_adapters_made_of_their_inputs_is_not_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, calls = adapted(tmp_path / "base", "qwen2"), 0
-    adapt = Group.adapt
-
-    def counted(self: Group, *given: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        return adapt(self, *given)
-
-    monkeypatch.setattr(Group, "adapt", counted)
+    model, calls = adapted(tmp_path / "base", "qwen2"), counted(monkeypatch, "adapt")
     layers = install(model, spends(1, 40))
     gradients(model, [StepCollator(64)(rows_of([30, 30]))])
-    assert calls == len(layers) * 6  # attention's two groups, and the MLP's two for each of its two chunks
+    assert len(calls) == len(layers) * 6  # attention's two groups, and the MLP's two for each of its two chunks
+
+
+@pytest.mark.parametrize("checkpointed", [0, 2])
+def test_weights_are_dequantized_once_for_each_direction(
+    checkpointed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = adapted(tmp_path / "base", "qwen2"), counted(monkeypatch, "write")
+    layers = install(model, spends(checkpointed))
+    gradients(model, [StepCollator(64)(rows_of([30, 30]))])
+    assert calls == [*(group for layer in layers for group in layer.groups),
+                     *(group for layer in reversed(layers) for group in layer.groups)]  # fmt: skip
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Group]:
+    """Groups whose method of that name was called, in order."""
+    calls, method = [], getattr(Group, name)
+
+    def called(self: Group, *given: Any) -> Any:
+        calls.append(self)
+        return method(self, *given)
+
+    monkeypatch.setattr(Group, name, called)
+    return calls
 
 
 def test_a_resident_base_follows_the_adapter(tmp_path: Path) -> None:
@@ -219,7 +234,7 @@ def test_every_element_of_the_buffer_is_written(ranks: tuple[int, ...]) -> None:
     group._buffer.fill_(float("nan"))
     given = torch.full((5, 12 + group.extra), float("nan"))
     given[:, :12] = x
-    group.load()
+    group.write()
     group.adapt(given[:, :12], None, given[:, 12:])
     expected = torch.cat([x @ one.weight.T + 2 * (x @ one.a.T) @ one.b.T for one in projections], dim=1)
     torch.testing.assert_close(group.forward(given), expected, rtol=1e-5, atol=1e-4)
