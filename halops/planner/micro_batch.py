@@ -7,12 +7,27 @@ computed again. Nothing of that changes what is computed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from halops.planner.peak import peak
 from halops.planner.settings import MemorySettings
 from halops.profile import Profile
 from halops.sections import Dimensions
+
+SIZES = 32  # of micro-batches that are told apart
+
+
+def by_size(profile: Profile, dims: Dimensions, settings: MemorySettings) -> Callable[[int], MemorySettings]:
+    """`for_micro_batch` for training, which asks at every layer: reckoned once for all sizes up to the next 32nd of the
+    budget."""
+    step = -(-settings.token_budget // SIZES)
+    found = functools.cache(functools.partial(for_micro_batch, profile, dims, settings))
+
+    def spends(tokens: int) -> MemorySettings:
+        return found(max(tokens, min(settings.token_budget, -(-tokens // step) * step)))
+
+    return spends
 
 
 def for_micro_batch(profile: Profile, dims: Dimensions, settings: MemorySettings, tokens: int) -> MemorySettings:

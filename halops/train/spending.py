@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from halops.checks.host import available_memory
 from halops.memory import ESTIMATE_HEADROOM, train_host_bytes
 from halops.planner.choose import choose, choose_plain
-from halops.planner.micro_batch import for_micro_batch
+from halops.planner.micro_batch import by_size
 from halops.planner.peak import peak
 from halops.planner.settings import MemorySettings, settings_at
 from halops.planner.step_time import Workload
@@ -47,7 +46,7 @@ def spending(context: StageContext, config: Any, train: Rows, cuda: bool, proces
     settings = settings_at(planned, work.longest, dims.num_hidden_layers, context.rung)
     counted = cuda and reason is None
     predicted = peak(context.spec.profile, dims, settings).allocated if counted else None
-    within = functools.cache(functools.partial(for_micro_batch, context.spec.profile, dims, settings))
+    within = by_size(context.spec.profile, dims, settings)
     return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted, within)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halops.planner.micro_batch import for_micro_batch
+from halops.planner.micro_batch import by_size, for_micro_batch
 from halops.planner.peak import peak
 from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
@@ -39,6 +39,14 @@ def test_it_stays_within_the_whole_budget_s_peak(checkpointed: int, tokens: int)
     assert peak(RTX8, QWEN, small).allocated <= limit
     fewer = small.model_copy(update={"checkpointed_layers": small.checkpointed_layers - 1})
     assert small.checkpointed_layers == 0 or peak(RTX8, QWEN, fewer).allocated > limit
+
+
+def test_sizes_between_get_what_the_next_larger_one_does() -> None:
+    spends = by_size(RTX8, QWEN, WHOLE)
+    for tokens in (1, 256, 257, 3000, 8191, 8192, 9000):
+        larger = next((size for size in range(256, 8193, 256) if size >= tokens), tokens)
+        assert spends(tokens) == for_micro_batch(RTX8, QWEN, WHOLE, larger)
+    assert spends(2900) is spends(3000)
 
 
 def test_what_the_profile_says_stays() -> None:
