@@ -16,7 +16,7 @@ from halops.memory import CUDA_CONTEXT, training_memory
 from halops.planner.micro_batch import fewest_checkpointed
 from halops.planner.peak import Peak, host_bytes, peak
 from halops.planner.settings import MemorySettings
-from halops.planner.step_time import Workload, seconds
+from halops.planner.step_time import Workload, seconds, usual_settings
 from halops.profile import Profile
 from halops.sections import Dimensions
 from halops.speed import Device, device_for
@@ -45,9 +45,11 @@ class Plan(Frozen):
     settings: MemorySettings
     peak: Peak
     available: int
+    usual: MemorySettings | None = None  # of a usual micro-batch, where that is smaller than the budget
 
     def __str__(self) -> str:
-        return f"{self.settings}: {self.peak.allocated / GIB:.2f} GiB of {self.available / GIB:.1f} expected"
+        said = self.settings.words(self.usual or self.settings)
+        return f"{said}: {self.peak.allocated / GIB:.2f} GiB of {self.available / GIB:.1f} expected"
 
 
 class Spending(Frozen):
@@ -124,7 +126,8 @@ def choose(
     fitting = [plan for plan in _plans(profile, dims, room, work) if plan.peak.allocated * HEADROOM <= available]
     if fitting:
         device = device_for(max(profile.cluster.gpu.memory_gib, available / GIB), card)
-        return min(fitting, key=lambda plan: _cost(profile, dims, plan.settings, work, device))
+        best = min(fitting, key=lambda plan: _cost(profile, dims, plan.settings, work, device))
+        return best.model_copy(update={"usual": usual_settings(profile, dims, best.settings, work)})
     least = least_plan(profile, dims, room, work)
     raise ConfigError(
         f"training doesn't fit: with everything moved out that can be, it takes {human_bytes(least.peak.allocated)} at "

@@ -21,7 +21,17 @@ class MemorySettings(Frozen):
     mlp_tokens: int = 4096  # most tokens that go through a layer's MLP at once
 
     def __str__(self) -> str:
+        return self.words(self)
+
+    def words(self, usual: MemorySettings) -> str:
+        """In a line.
+
+        Args:
+            usual: those of a usual micro-batch, which may be smaller and have fewer layers computed again.
+        """
         said = [f"{self.token_budget:,} tokens at a time", f"{self.checkpointed_layers} layers checkpointed"]
+        if usual.checkpointed_layers < self.checkpointed_layers:
+            said[-1] += f" ({usual.checkpointed_layers} in a usual {usual.token_budget:,} tokens)"
         said += ["their attention kept"] * self.keep_attention
         said += ["base dequantized once"] * self.dequantized_base
         said += ["activations in host memory"] * self.offload_activations

@@ -44,11 +44,16 @@ class Workload(Frozen):
         return self.mean == self.longest
 
 
+def usual_settings(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload) -> MemorySettings:
+    """As a step's usual micro-batch uses them."""
+    return for_micro_batch(profile, dims, settings, min(settings.token_budget, math.ceil(work.tokens)))
+
+
 def seconds(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload, device: Device) -> float:
     """Of one optimizer step."""
     whole = settings.token_budget >= work.rows * work.longest
     micro_batches = 1.0 if whole else max(1.0, work.tokens / settings.token_budget + 0.5)  # the last is rarely full
-    usual = for_micro_batch(profile, dims, settings, min(settings.token_budget, math.ceil(work.tokens)))
+    usual = usual_settings(profile, dims, settings, work)
     products = work.tokens * token_seconds(profile, dims, usual, work.mean, device)
     if settings.embedding_on_host:
         products *= HOST_EMBEDDING_COST

@@ -76,7 +76,8 @@ def test_what_waits_in_host_memory_is_what_its_way_there_allows() -> None:
 def test_short_rows_get_a_budget_for_their_longest_steps() -> None:
     """Usual steps keep everything in it; a smaller budget would cut long ones up."""
     plan = choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024, 390), H200, 0)
-    assert str(plan).startswith("8,192 tokens at a time, 19 layers checkpointed")
+    assert str(plan).startswith("8,192 tokens at a time, 19 layers checkpointed (1 in a usual 3,120 tokens), embedding")
+    assert "usual" not in str(choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024), H200, 0))
     assert choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024), H200, 0).settings.token_budget < 8192
 
 
