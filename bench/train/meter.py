@@ -84,7 +84,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         }
 
 
-def top(profile: Any, count: int = 12) -> list[tuple[str, float, int]]:
+def top(profile: Any, count: int = 40) -> list[tuple[str, float, int]]:
     """The kernels that took longest: name, milliseconds, launches."""
     events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
     return [(event.key[:90], round(event.self_device_time_total / 1e3, 1), event.count) for event in events[:count]]
