@@ -69,7 +69,7 @@ class Contender:
 
     code: str
     micro: int = 0  # 0: as the cell says
-    packing: bool = False
+    packed: int = 0  # tokens that rows are packed to; as many in all as the cell's step would have, were all rows long
     padding_free: bool = False
     checkpointing: bool = True
     warm: int = 4
@@ -85,13 +85,14 @@ CONTENDERS = {
     ),
     "ours-all-kept": Contender("ours", sets=("training.offload_activations=true", "training.checkpointed_layers=0")),
     "trl": Contender("trl"),
-    "trl-packed": Contender("trl", packing=True),
+    "trl-packed": Contender("trl", packed=1024),
     "trl-8": Contender("trl", micro=8),
     "unsloth": Contender("unsloth"),
     "unsloth-8": Contender("unsloth", micro=8),
     "unsloth-4": Contender("unsloth", micro=4),
     "unsloth-2": Contender("unsloth", micro=2),
-    "unsloth-packed": Contender("unsloth", packing=True, warm=20),  # its dynamic shapes compile for long
+    "unsloth-packed": Contender("unsloth", packed=4096, warm=20),  # its dynamic shapes compile for long
+    "unsloth-packed-1024": Contender("unsloth", packed=1024, warm=20),
     "unsloth-padding-free": Contender("unsloth", micro=8, padding_free=True, warm=20),
     "unsloth-4-kept": Contender("unsloth", micro=4, checkpointing=False),
     "unsloth-2-kept": Contender("unsloth", micro=2, checkpointing=False),

@@ -24,13 +24,14 @@ def run(
     from trl import SFTConfig, SFTTrainer
 
     model, adapter = (_unsloth if contender.code == "unsloth" else _plain)(base, cell, contender, dropout)
-    micro = contender.micro or cell.micro
+    micro, longest = contender.micro or cell.micro, contender.packed or cell.longest
     arguments = SFTConfig(
         output_dir=str(folder / "out"), max_steps=meter.steps, per_device_train_batch_size=micro,
-        gradient_accumulation_steps=max(1, cell.rows_a_step // micro), learning_rate=2e-4, max_length=cell.longest,
+        gradient_accumulation_steps=max(1, cell.rows_a_step * cell.longest // (micro * longest)), learning_rate=2e-4,
+        max_length=longest,
         bf16=True, optim="paged_adamw_8bit", lr_scheduler_type="cosine", logging_steps=1, report_to=[],
         save_strategy="no", weight_decay=0.01, gradient_checkpointing=contender.checkpointing,
-        packing=contender.packing, padding_free=contender.padding_free, disable_tqdm=True,
+        packing=bool(contender.packed), padding_free=contender.padding_free, disable_tqdm=True,
         **({"use_liger_kernel": True} if contender.code == "trl" else {}),
     )  # fmt: skip
     data = Dataset.from_list([{"input_ids": ids} for ids in rows(cell, vocab)])
@@ -75,7 +76,7 @@ def _unsloth(base: Path, cell: Cell, contender: Contender, dropout: float) -> tu
     from unsloth import FastLanguageModel
 
     model, _ = FastLanguageModel.from_pretrained(
-        str(base), max_seq_length=cell.longest, load_in_4bit=True, dtype=torch.bfloat16
+        str(base), max_seq_length=contender.packed or cell.longest, load_in_4bit=True, dtype=torch.bfloat16
     )
     checkpointing = "unsloth" if contender.checkpointing else False
     model = FastLanguageModel.get_peft_model(
