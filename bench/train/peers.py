@@ -28,7 +28,7 @@ def run(
     arguments = SFTConfig(
         output_dir=str(folder / "out"), max_steps=meter.steps, per_device_train_batch_size=micro,
         gradient_accumulation_steps=max(1, cell.rows_a_step * cell.longest // (micro * longest)), learning_rate=2e-4,
-        max_length=longest,
+        max_length=None if contender.padding_free else longest,  # TRL refuses both; no row is longer anyway
         bf16=True, optim="paged_adamw_8bit", lr_scheduler_type="cosine", logging_steps=1, report_to=[],
         save_strategy="no", weight_decay=0.01, gradient_checkpointing=contender.checkpointing,
         packing=bool(contender.packed), padding_free=contender.padding_free, disable_tqdm=True,
