@@ -8,6 +8,8 @@ block of columns over many rows: the product is never written, and nothing is re
 
 **dequantize**: a program takes whole blocks of one scale, which is reckoned once for each; codes come from memory, or
 from registers by `gather`.
+
+**rms_norm**: with fewer warps and with more; training has 8.
 """
 
 from __future__ import annotations
@@ -132,6 +134,23 @@ def timed_weights(rows: int, columns: int) -> None:
         print(f"  {way[0]} blocks, {'gathered' if way[1] else 'loaded'}, {way[2]} warps: {took:.3f}", flush=True)
 
 
+def timed_norms(warps: int) -> None:
+    from halops.train.fused import rms_norm_triton as kernels
+
+    x, grad, past, out = (torch.randn(8192, HIDDEN, device="cuda").bfloat16() for _ in range(4))
+    shape, block = (x, x[0].clone(), out), 4096
+
+    def forward() -> None:
+        kernels._forward[(len(x),)](*shape, 1e-6, HIDDEN, HIDDEN, HIDDEN, BLOCK=block, num_warps=warps)
+
+    def backward() -> None:
+        kernels._backward[(len(x),)](
+            grad, *shape[:2], past, out, 1e-6, *[HIDDEN] * 5, BLOCK=block, num_warps=warps
+        )  # fmt: skip
+
+    print(f"rms_norm, {warps} warps: {milliseconds(forward):.3f} ms, back {milliseconds(backward):.3f}", flush=True)
+
+
 def main() -> int:
     doc = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m bench.train.candidates", description=doc)
@@ -147,6 +166,8 @@ def main() -> int:
             timed_gradients(tokens)
         timed_weights(INNER, HIDDEN)
         timed_weights(HIDDEN, INNER)
+        for warps in (2, 4, 8, 16):
+            timed_norms(warps)
     return 0 if good else 1
 
 
