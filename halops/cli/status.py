@@ -17,7 +17,10 @@ MARKS = {"succeeded": "✓", "running": "▸", "failed": "✗", "cancelled": "-"
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("-w", "--watch", is_flag=True, help="Follow it until it ends; with --json, a line at each change.")
+@click.option(
+    "-w", "--watch", is_flag=True,
+    help="Follow it until it ends; anew at each change where it isn't a terminal, and with --json as a line.",
+)  # fmt: skip
 @json_option
 @store_option
 def command(run: str | None, watch: bool, as_json: bool, store: str | None) -> None:
@@ -41,7 +44,7 @@ def command(run: str | None, watch: bool, as_json: bool, store: str | None) -> N
     if watch and as_json:
         print_changes(looks(read))
     elif watch:
-        _watch(looks(read))
+        watch_changes(looks(read))
     elif as_json:
         print_json(_as_json(read()))
     else:
@@ -49,12 +52,18 @@ def command(run: str | None, watch: bool, as_json: bool, store: str | None) -> N
 
 
 def print_changes(statuses: Iterator[RunStatus]) -> None:
-    """A line of JSON for each status that says something new; that a stage has run for longer isn't new."""
+    """A line of JSON for each status that says something new."""
+    for status in changes(statuses):
+        print_json(_as_json(status), indent=None)
+
+
+def changes(statuses: Iterator[RunStatus]) -> Iterator[RunStatus]:
+    """Those that say something new; that a stage has run for longer isn't."""
     last: Any = None
     for status in statuses:
         news = status.model_dump(exclude={"stages": {"__all__": {"progress", "seconds"}}})
         if news != last:
-            print_json(_as_json(status), indent=None)
+            yield status
             last = news
 
 
@@ -77,10 +86,18 @@ def _as_json(status: RunStatus) -> dict[str, Any]:
     return status.model_dump(mode="json", exclude={"stages": {"__all__": {"progress"}}})
 
 
-def _watch(statuses: Iterator[RunStatus]) -> None:
+def watch_changes(statuses: Iterator[RunStatus]) -> None:
+    """In place on a terminal; elsewhere, such as in a pipeline's log, the whole again at each change."""
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(as_text(next(statuses)), console=Console(), refresh_per_second=4) as live:
+    console = Console()
+    if not console.is_terminal:
+        for status in changes(statuses):
+            click.echo(as_text(status))
+        return
+    # As Text: what stands in brackets in a diagnosis isn't rich's markup.
+    with Live(Text(as_text(next(statuses))), console=console, refresh_per_second=4) as live:
         for status in statuses:
-            live.update(as_text(status))
+            live.update(Text(as_text(status)))

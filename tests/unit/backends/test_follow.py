@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from halops.backends import follow
-from halops.cli.status import print_changes
+from halops.cli.status import print_changes, watch_changes
 from halops.errors import TransientError
 from halops.names import State
 from halops.runstate import RunStatus, StageStatus
@@ -62,6 +62,24 @@ def test_a_follower_can_stop_before_the_end() -> None:
     )
     assert last.state == "running"
     assert heard == [("train", "started"), ("train", "succeeded")]
+
+
+def test_a_pipe_hears_of_each_change_when_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    heard = []
+
+    def statuses() -> Iterator[RunStatus]:
+        yield a_status("running", seconds=1.0)
+        yield a_status("running", seconds=2.0)
+        heard.append(capsys.readouterr().out)
+        yield a_status("running", diagnosis="[SSL: wrong] waits for a GPU")
+        heard.append(capsys.readouterr().out)
+        yield a_status("succeeded", "succeeded", seconds=3.0)
+
+    watch_changes(statuses())
+    first, second = heard
+    assert first.count("a-1  running") == second.count("a-1  running") == 1
+    assert "[SSL: wrong] waits for a GPU" in second
+    assert "a-1  succeeded" in capsys.readouterr().out
 
 
 def test_changes_are_a_line_each_and_time_alone_is_none(capsys: pytest.CaptureFixture[str]) -> None:
