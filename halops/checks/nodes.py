@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from halops.artifact import Frozen
 from halops.checks.view import Object
-from halops.manifests.needs import Needs
+from halops.manifests.needs import COORDINATOR_NEEDS, Needs
 from halops.manifests.pods import GPU_MEMORY_SHARE
 from halops.names import COORDINATOR, GPU_MEMORY_LABEL, GPU_RESOURCE
 from halops.quantities import parse_quantity
@@ -125,7 +125,7 @@ def fit(needs: dict[str, Needs], cluster: Cluster, nodes: Sequence[Node], *, pod
 
 
 def _fit(stage: str, need: Needs, cluster: Cluster, nodes: Sequence[Node], pods_known: bool) -> StageFit:
-    reasons = {node.name: why_not(node, need, cluster) for node in nodes}
+    reasons = {node.name: why_not(node, need, cluster) or _crowded(node, need, cluster, nodes) for node in nodes}
     holding = [node for node in nodes if not reasons[node.name]]
     return StageFit(
         stage=stage,
@@ -157,6 +157,20 @@ def why_not(node: Node, need: Needs, cluster: Cluster) -> str:
     for name, amount in amounts_of(need).items():
         if amount > node.has.get(name, 0):
             return f"has {shown(name, node.has.get(name, 0))} in all, {shown(name, amount)} asked"
+    return ""
+
+
+def _crowded(node: Node, need: Needs, cluster: Cluster, nodes: Sequence[Node]) -> str:
+    """Why a node that could hold a stage can't do so beside the run's coordinator, which runs as long as the run; empty
+    if it can, or if that has another node to be on."""
+    homes = [item.name for item in nodes if not why_not(item, COORDINATOR_NEEDS, cluster)]
+    if homes != [node.name]:
+        return ""
+    beside = amounts_of(COORDINATOR_NEEDS)
+    for name, amount in amounts_of(need).items():
+        if amount + beside.get(name, 0) > node.has.get(name, 0):
+            said = f"has {shown(name, node.has.get(name, 0))} in all, {shown(name, amount)} asked"
+            return f"{said} beside the coordinator, which asks for {shown(name, beside[name])}"
     return ""
 
 

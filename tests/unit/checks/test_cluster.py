@@ -324,6 +324,22 @@ def test_selectors_and_sick_nodes() -> None:
     assert fit({"train": NEED}, Cluster(gpu=Gpu(memory_gib=0)), read_nodes([sick], []))[0].reason == "a isn't ready"
 
 
+def test_a_stage_needs_room_beside_the_coordinator() -> None:
+    """On two nodes of which one is for GPUs alone: the coordinator and every stage without one share the other."""
+    tainted = node("b", gpu=1, mib=40960, cpu="2", taints=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}])
+    need = Needs(cpu="2", memory="1Gi", ephemeral_storage="1Gi")
+    (row,) = fit({"train": need}, Cluster(), read_nodes([node("a", cpu="2"), tainted], []))
+    assert not row.holding
+    assert (
+        row.reason == "a has 2 CPU cores in all, 2 CPU cores asked beside the coordinator, which asks for 0.1 CPU cores"
+    )
+    for nodes in ([node("a", cpu="2.5"), tainted], [node("a", cpu="2"), node("c", cpu="1")]):
+        assert fit({"train": need}, Cluster(), read_nodes(nodes, []))[0].holding == ("a",)
+    (row,) = fit({"train": need.model_copy(update={"gpus": 1})}, Cluster(gpu=Gpu(memory_gib=40)),
+                 read_nodes([node("a", cpu="2"), tainted], []))  # fmt: skip
+    assert row.holding == ("b",)
+
+
 def test_a_nodes_gpu_memory_is_judged_as_the_affinity_judges_it() -> None:
     """Both must agree, or doctor promises what the scheduler refuses."""
     from halops.manifests.pods import gpu_affinity
