@@ -150,7 +150,7 @@ def test_a_small_micro_batch_stays_within_the_peak_of_a_whole_one(whole: tuple[i
     budget, checkpointed, inner = whole
     planned = MemorySettings(token_budget=budget, checkpointed_layers=checkpointed, mlp_tokens=inner)
     small = for_micro_batch(RTX8, QWEN, planned, tokens)
-    assert measured(small)[1] <= 1.02 * measured(planned)[1]
+    assert measured(small)[1] <= 1.01 * measured(planned)[1]
 
 
 @pytest.mark.parametrize("checkpointed", [28, 14])
