@@ -121,11 +121,18 @@ def _request(container: Object, name: str) -> float:
 
 def fit(needs: dict[str, Needs], cluster: Cluster, nodes: Sequence[Node], *, pods_known: bool = True) -> list[StageFit]:
     """Each stage against the nodes, in the stages' order."""
-    return [_fit(stage, need, cluster, nodes, pods_known) for stage, need in needs.items() if stage != COORDINATOR]
+    homes = [node.name for node in nodes if not why_not(node, COORDINATOR_NEEDS, cluster)]
+    only = homes[0] if len(homes) == 1 else None
+    return [
+        _fit(stage, need, cluster, nodes, only, pods_known) for stage, need in needs.items() if stage != COORDINATOR
+    ]
 
 
-def _fit(stage: str, need: Needs, cluster: Cluster, nodes: Sequence[Node], pods_known: bool) -> StageFit:
-    reasons = {node.name: why_not(node, need, cluster) or _crowded(node, need, cluster, nodes) for node in nodes}
+def _fit(
+    stage: str, need: Needs, cluster: Cluster, nodes: Sequence[Node], only: str | None, pods_known: bool
+) -> StageFit:
+    """`only`: the node that the run's coordinator must be on, as long as the run; None if it has more to go to."""
+    reasons = {node.name: why_not(node, need, cluster, beside=node.name == only) for node in nodes}
     holding = [node for node in nodes if not reasons[node.name]]
     return StageFit(
         stage=stage,
@@ -139,8 +146,12 @@ def _fit(stage: str, need: Needs, cluster: Cluster, nodes: Sequence[Node], pods_
     )
 
 
-def why_not(node: Node, need: Needs, cluster: Cluster) -> str:
-    """Why a node could not hold a stage even if it were empty; empty if it could."""
+def why_not(node: Node, need: Needs, cluster: Cluster, *, beside: bool = False) -> str:
+    """Why a node could not hold a stage even if it were empty; empty if it could.
+
+    Args:
+        beside: the run's coordinator is on it all the while.
+    """
     if not node.ready:
         return "isn't ready"
     if not node.open:
@@ -154,23 +165,12 @@ def why_not(node: Node, need: Needs, cluster: Cluster) -> str:
     tolerations = (_GPU_TAINT, *cluster.tolerations) if need.gpus else cluster.tolerations
     if taint := next((item for item in node.taints if not any(tolerates(own, item) for own in tolerations)), None):
         return f"has the taint {taint_text(taint)}"
+    taken = amounts_of(COORDINATOR_NEEDS) if beside else {}
     for name, amount in amounts_of(need).items():
-        if amount > node.has.get(name, 0):
-            return f"has {shown(name, node.has.get(name, 0))} in all, {shown(name, amount)} asked"
-    return ""
-
-
-def _crowded(node: Node, need: Needs, cluster: Cluster, nodes: Sequence[Node]) -> str:
-    """Why a node that could hold a stage can't do so beside the run's coordinator, which runs as long as the run; empty
-    if it can, or if that has another node to be on."""
-    homes = [item.name for item in nodes if not why_not(item, COORDINATOR_NEEDS, cluster)]
-    if homes != [node.name]:
-        return ""
-    beside = amounts_of(COORDINATOR_NEEDS)
-    for name, amount in amounts_of(need).items():
-        if amount + beside.get(name, 0) > node.has.get(name, 0):
-            said = f"has {shown(name, node.has.get(name, 0))} in all, {shown(name, amount)} asked"
-            return f"{said} beside the coordinator, which asks for {shown(name, beside[name])}"
+        has, other = node.has.get(name, 0), taken.get(name, 0)
+        if amount + other > has:
+            more = f" beside the coordinator, which asks for {shown(name, other)}" if amount <= has else ""
+            return f"has {shown(name, has)} in all, {shown(name, amount)} asked{more}"
     return ""
 
 
