@@ -20,18 +20,15 @@ from functools import partial
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from bench.train.candidates_triton import _dequantize, _mlp_gradients
-from bench.train.kernels import HIDDEN, INNER, gap, milliseconds
+from bench.train.kernels import HIDDEN, INNER, gap, milliseconds, quantized
 from halops.train.fused.dequantize import dequantize as dequantize_now
 from halops.train.fused.swiglu import swiglu_backward_
 
 RANK = 16
-
-
-def cdiv(count: int, by: int) -> int:
-    return -(-count // by)
 
 
 def mlp_gradients(grad: Tensor, both: Tensor, room: Tensor, seen: Tensor, tile: tuple[int, int, int, int]) -> Tensor:
@@ -46,9 +43,9 @@ def mlp_gradients(grad: Tensor, both: Tensor, room: Tensor, seen: Tensor, tile: 
     """
     rows, columns, parts, warps = tile
     tokens, width = grad.shape
-    part = cdiv(cdiv(tokens, parts), rows) * rows
+    part = triton.cdiv(triton.cdiv(tokens, parts), rows) * rows
     made = torch.empty(parts, 3, RANK, width, dtype=torch.float32, device=grad.device)
-    _mlp_gradients[(cdiv(width, columns), parts)](
+    _mlp_gradients[(triton.cdiv(width, columns), parts)](
         grad, both, room, seen, made, tokens, part, width, grad.stride(0), both.stride(0), room.stride(0),
         seen.stride(0), RANK=RANK, ROWS=rows, COLUMNS=columns, num_warps=warps,
     )  # fmt: skip
@@ -62,10 +59,11 @@ def as_now(grad: Tensor, both: Tensor, room: Tensor, seen: Tensor) -> tuple[Tens
     return room.t() @ product, gates.t() @ seen[:, :RANK], ups.t() @ seen[:, RANK:]
 
 
-def dequantize(packed: Tensor, state: Any, out: Tensor, blocks: int, gather: bool, warps: int) -> Tensor:
+def dequantize(weight: Any, out: Tensor, blocks: int, gather: bool, warps: int) -> Tensor:
     """As halops.train.fused.dequantize, for rows of whole blocks and quantized scales."""
+    packed, state = weight.data, weight.quant_state
     count = 2 * packed.numel() // state.blocksize
-    _dequantize[(cdiv(count, blocks),)](
+    _dequantize[(triton.cdiv(count, blocks),)](
         packed, state.absmax, state.code, out, state.state2.code, state.state2.absmax, state.offset, count,
         out.shape[1] // state.blocksize, out.stride(0), PER_SCALE=state.blocksize, PER_OUTER=state.state2.blocksize,
         BLOCKS=blocks, GATHER=gather, num_warps=warps,
@@ -97,22 +95,13 @@ def right(device: str, dtype: torch.dtype) -> float:
     return max(gap(*pair) for pair in pairs)
 
 
-def quantized(rows: int, columns: int, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    import bitsandbytes.functional as functional
-
-    weight = torch.randn(rows, columns, device=device).to(dtype)
-    found: tuple[Any, Any] = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
-    return found
-
-
 def same(device: str, dtype: torch.dtype) -> bool:
     """Whether `dequantize` gives bitsandbytes' bits, each way."""
-    import bitsandbytes.functional as functional
+    from bitsandbytes.functional import dequantize_4bit
 
-    packed, state = quantized(30, 320, device, dtype)
-    expected, out = functional.dequantize_4bit(packed, state), torch.zeros(30, 330, device=device, dtype=dtype)
-    ways = [dequantize(packed, state, out[:, :320].zero_(), *way).equal(expected) for way in WAYS[::2]]
-    return all(ways)
+    held, out = quantized(30, 320, device, dtype), torch.zeros(30, 330, device=device, dtype=dtype)[:, :320]
+    expected = dequantize_4bit(held.data, held.quant_state)
+    return all(dequantize(held, out.zero_(), *way).equal(expected) for way in WAYS[::2])
 
 
 def timed_gradients(tokens: int) -> None:
@@ -124,13 +113,11 @@ def timed_gradients(tokens: int) -> None:
 
 
 def timed_weights(rows: int, columns: int) -> None:
-    packed, state = quantized(rows, columns, "cuda", torch.bfloat16)
-    held = torch.nn.Parameter(packed, requires_grad=False)
-    held.quant_state = state  # type: ignore[attr-defined]
+    held = quantized(rows, columns, "cuda", torch.bfloat16)
     out = torch.empty(rows + 16, columns + 16, dtype=torch.bfloat16, device="cuda")[:rows, :columns]
     print(f"dequantize {rows} x {columns}: {milliseconds(lambda: dequantize_now(held, out)):.3f} ms now")
     for way in WAYS:
-        took = milliseconds(partial(dequantize, packed, state, out, *way))
+        took = milliseconds(partial(dequantize, held, out, *way))
         print(f"  {way[0]} blocks, {'gathered' if way[1] else 'loaded'}, {way[2]} warps: {took:.3f}", flush=True)
 
 

@@ -119,17 +119,25 @@ def attention(rows: int = 4, longest: int = 4096) -> float:
     return max(gap(one, other) for one, other in zip(found, expected, strict=True))
 
 
+def quantized(rows: int, columns: int, device: str, dtype: torch.dtype) -> Any:
+    """A random weight as bitsandbytes' layers hold it: NF4, its scales quantized too."""
+    from bitsandbytes.functional import quantize_4bit
+
+    weight = torch.randn(rows, columns, device=device, dtype=dtype)
+    packed, state = quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    held: Any = torch.nn.Parameter(packed, requires_grad=False)
+    held.quant_state = state
+    return held
+
+
 def dequantization() -> None:
     """Equal to bitsandbytes' bit for bit; and how fast."""
     import bitsandbytes.functional as functional
 
     from halops.train.fused.dequantize import dequantize
 
-    packed, state = functional.quantize_4bit(
-        torch.randn(INNER, HIDDEN, device="cuda", dtype=torch.bfloat16), quant_type="nf4", compress_statistics=True
-    )
-    held = torch.nn.Parameter(packed, requires_grad=False)
-    held.quant_state = state  # type: ignore[attr-defined]
+    held = quantized(INNER, HIDDEN, "cuda", torch.bfloat16)
+    packed, state = held.data, held.quant_state
     out = torch.empty(INNER + 16, HIDDEN + 16, dtype=torch.bfloat16, device="cuda")[:INNER, :HIDDEN]
     theirs = functional.dequantize_4bit(packed, state)
     same = (dequantize(held, out) == theirs).float().mean().item()

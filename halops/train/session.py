@@ -113,7 +113,7 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
     }
     layers = []
     if spent.fused:
-        layers = install(adapted, spent.within, settings.dequantized_base)
+        layers = install(adapted, spent.spends, settings.dequantized_base)
     session = Session(context, settings, end_to_end, layers, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session

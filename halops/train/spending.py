@@ -33,7 +33,7 @@ class Spending(NamedTuple):
     fused: bool
     reason: str | None
     predicted: int | None
-    within: Callable[[int], MemorySettings]
+    spends: Callable[[int], MemorySettings]
 
 
 def spending(context: StageContext, config: Any, train: Rows, cuda: bool, processes: int) -> Spending:
@@ -46,8 +46,8 @@ def spending(context: StageContext, config: Any, train: Rows, cuda: bool, proces
     settings = settings_at(planned, work.longest, dims.num_hidden_layers, context.rung)
     counted = cuda and reason is None
     predicted = peak(context.spec.profile, dims, settings).allocated if counted else None
-    within = by_size(context.spec.profile, dims, settings)
-    return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted, within)
+    spends = by_size(context.spec.profile, dims, settings)
+    return Spending(settings, reason is None, reason if cuda or training.fused_layers else None, predicted, spends)
 
 
 def dimensions(config: Any) -> Dimensions:
