@@ -63,6 +63,12 @@ def adapter_room(rank: int, dequantized_base: bool) -> int:
     return -(-rank // aligned) * aligned
 
 
+def room_beside_inputs(rows: int, columns: int) -> bool:
+    """Whether an adapter's ranks in the backward pass lie beside the gradient in the input, rather than behind that in
+    the output: where the output is far wider (halops.train.fused.projection)."""
+    return rows >= 2 * columns
+
+
 def linear_parameters(dims: Dimensions) -> int:
     """Elements of all decoder linears: what 4-bit quantization applies to."""
     return dims.num_hidden_layers * sum(matrix.size for matrix in layer_matrices(dims))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,14 +60,17 @@ def references(dtype: torch.dtype) -> dict[str, float]:
     x, weight, grad, past = draw(64, HIDDEN), draw(HIDDEN), draw(64, HIDDEN), draw(64, HIDDEN)
     found["rms_norm"] = both(lambda a, w: rms_norm(a, w, 1e-6, a.new_empty(64, HIDDEN + 16)[:, :HIDDEN]), x, weight)
     found["rms_norm backward"] = both(
-        lambda *a: rms_norm_backward(a[0], a[1], a[2], 1e-6, a[3], torch.empty_like(a[1])), grad, x, weight, past
-    )
+        lambda *a: torch.cat([rms_norm_backward(*a[:3], 1e-6, a[3], torch.empty_like(a[1]), a[4]), a[4]], 1), grad, x,
+        weight, past, draw(64, 48),
+    )  # fmt: skip
     found["place"] = both(lambda a: place(a, a.new_empty(64, HIDDEN + 16)[:, :HIDDEN]), x)
     wide = draw(64, 2 * INNER)
     found["swiglu"] = both(lambda a: swiglu.swiglu(a, a.new_empty(64, INNER + 16)[:, :INNER]), wide)
     found["swiglu backward"] = both(
         lambda g, m: torch.cat([swiglu.swiglu_backward_(g, m), m], 1), draw(64, INNER), wide
     )
+    for name, masks in (("gated backward", None), ("and dropout", dropout.Masks(7, 0.3, (16,)))):
+        found[name] = both(partial(_gated, masks=masks), draw(64, INNER), wide, draw(64, 16), draw(64, 32))
     angle = torch.randn(64, 64, device="cuda")
     tables = [torch.cat([item, item], 1).to(dtype) for item in (angle.cos(), angle.sin())]
     found["rotary"] = both(lambda h, c, s: rotary.rotate(h, c, s, torch.empty_like(h)), draw(64, 32, 128), *tables)
@@ -91,6 +95,14 @@ def references(dtype: torch.dtype) -> dict[str, float]:
     found["cross entropy"] = gap(results[0][0], results[1][0])
     found["cross entropy backward"] = gap(results[0][1], results[1][1])
     return found
+
+
+def _gated(*given: Tensor, masks: Any = None) -> Tensor:
+    from halops.train.fused.gated import gated_backward_
+
+    grad, both, room, seen = given
+    learned = gated_backward_(grad, both, room, (seen[:, :16], seen[:, 16:]), (2.0, 2.0), masks)
+    return torch.cat([both.flatten(), *(item.flatten() for item in learned)])
 
 
 def attention(rows: int = 4, longest: int = 4096) -> float:
@@ -211,11 +223,11 @@ def beside_liger() -> None:
         return torch.randn(TOKENS, columns, device="cuda", dtype=torch.bfloat16)
 
     x, grad, past, weight = draw(HIDDEN), draw(HIDDEN), draw(HIDDEN), draw(HIDDEN)[0]
-    out, leaf = torch.empty_like(x), x.clone().requires_grad_()
+    out, leaf, none = torch.empty_like(x), x.clone().requires_grad_(), x[:, :0]
 
     def ours() -> None:
         rms_norm(x, weight, 1e-6, out)
-        rms_norm_backward(grad, x, weight, 1e-6, past, out)
+        rms_norm_backward(grad, x, weight, 1e-6, past, out, none)
 
     def theirs() -> None:
         made = liger_rms_norm(leaf, weight, 1e-6, in_place=False)
@@ -234,6 +246,26 @@ def beside_liger() -> None:
         liger_swiglu(gate.detach(), up.detach())
 
     print(f"swiglu, both passes: {milliseconds(product):.3f} ms, Liger's {milliseconds(liger_product):.3f}")
+
+
+def gated(tokens: int) -> None:
+    """The MLP's backward pass between its two products in one kernel, beside the product and three of torch's."""
+    from halops.train.fused.gated import gated_backward_
+    from halops.train.fused.swiglu import swiglu_backward_
+
+    def draw(columns: int) -> Tensor:
+        return torch.randn(tokens, columns, device="cuda", dtype=torch.bfloat16)
+
+    grad, both, room, seen = draw(INNER), draw(2 * INNER), draw(16), draw(32)
+    pair = (seen[:, :16], seen[:, 16:])
+
+    def apart() -> None:
+        _ = room.t() @ swiglu_backward_(grad, both)
+        for half, one in zip(both.chunk(2, dim=1), pair, strict=True):
+            _ = half.t() @ one
+
+    together = milliseconds(lambda: gated_backward_(grad, both, room, pair, (2.0, 2.0), None))
+    print(f"gated, {tokens} tokens: {together:.3f} ms, apart {milliseconds(apart):.3f}")
 
 
 def placing() -> None:
@@ -284,6 +316,8 @@ def main() -> int:
     for count, columns in ((3, HIDDEN), (2, HIDDEN), (1, HIDDEN), (1, INNER)):
         dropping(count, columns)
     beside_liger()
+    for tokens in (3000, TOKENS, 4 * TOKENS):
+        gated(tokens)
     placing()
     head()
     return 0 if good else 1

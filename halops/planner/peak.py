@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from halops.artifact import Frozen
 from halops.memory import FIXED_BYTES, adapter_element_bytes, base_bytes, element_bytes, optimizer_bytes
-from halops.parameters import adapter_room, embedding_parameters, layer_matrices, lora_parameters
+from halops.parameters import (
+    adapter_room,
+    embedding_parameters,
+    layer_matrices,
+    lora_parameters,
+    room_beside_inputs,
+)
 from halops.planner.settings import MemorySettings
 from halops.profile import Profile
 from halops.sections import Dimensions
@@ -66,7 +72,7 @@ def widths(dims: Dimensions, rank: int, dequantized_base: bool) -> Widths:
         attention=o.columns,
         qkv=qkv,
         extra=padded(3),
-        behind=padded(2),
+        behind=0 if room_beside_inputs(gate.rows + up.rows, gate.columns) else padded(2),
         seen=padded(3) + padded(1) + padded(2) + padded(1),
         buffers=buffer(qkv, q.columns, 3)
         + buffer(o.rows, o.columns, 1)
@@ -183,7 +189,7 @@ def _one_layer(
     tokens, part = settings.token_budget, min(settings.token_budget, settings.mlp_tokens)
     attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again[0] else 0
     both = 2 * wide.inner if again[1] else 0
-    mlp = part * (both + wide.inner + 2 * wide.hidden + 3 * wide.extra) * element
+    mlp = part * (both + wide.inner + wide.hidden + 3 * wide.extra) * element
     through = 2 * tokens * wide.hidden * element
     sums = 4 * trainable // dims.num_hidden_layers
     # Flash attention accumulates dq in fp32, and spreads dk and dv over all heads before it adds them up.

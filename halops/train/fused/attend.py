@@ -11,6 +11,7 @@ from torch import Tensor
 from halops.train import attention
 from halops.train.fused.parts import Layer, Rows, Seeds, adapted, handed_down, normed
 from halops.train.fused.place import place
+from halops.train.fused.projection import Grads
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.fused.rotary import rotate
 
@@ -43,13 +44,13 @@ def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Ten
 
 def attend_backward(
     outer: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor],
-    found: list[list[Tensor | None]], wanted: bool,
+    found: list[Grads], wanted: bool,
 ) -> Tensor | None:  # fmt: skip
     """The gradient in x, if it is wanted, of that in the residual after attention, `outer` [T, H + room]; the adapters'
     go into `found`."""
-    layer.out.fill(outer)
-    layer.out.learn(outer, attended.out.flatten(1), seen[1], seeds.out, found[1])
-    in_out = layer.out.backward(outer, seeds.out)
+    in_out, ranks = layer.out.backward(outer, seeds.out)
+    layer.out.learn_a(ranks, attended.out.flatten(1), seeds.out, found[1])
+    layer.out.learn_b(outer, seen[1], found[1])
     query, key, value = attention.backward(
         in_out.view_as(attended.out), *_heads(attended.qkv, layer), rows.bounds, attended.out, attended.kept,
         rows.longest, layer.scaling,
@@ -61,15 +62,16 @@ def attend_backward(
     rotate(key, rows.cos, rows.sin, targets[1], backward=True)
     place(value.flatten(1), targets[2].view(len(x), -1))
     del query, key, value
-    layer.qkv.fill(in_qkv)
-    given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))
-    layer.qkv.learn(in_qkv, given, seen[0], seeds.qkv, found[0])
-    del given
+    layer.qkv.learn_b(in_qkv, seen[0], found[0])
     if not wanted:
+        given = rms_norm(x, layer.first_norm, layer.eps, torch.empty_like(x))
+        layer.qkv.learn_a(layer.qkv.in_ranks(in_qkv), given, seeds.qkv, found[0])
         return None
-    in_norm = layer.qkv.backward(in_qkv, seeds.qkv)
+    in_norm, ranks = layer.qkv.backward(in_qkv, seeds.qkv)
     made = handed_down(layer.down.output(len(x), x), layer.down)
-    rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, outer[:, : layer.out.rows], made)
+    past = outer[:, : layer.out.rows]
+    rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, past, made, ranks)
+    layer.qkv.learn_a(ranks, x, seeds.qkv, found[0], layer.first_norm)
     return made
 
 

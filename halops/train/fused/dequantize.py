@@ -20,7 +20,7 @@ def dequantize(weight: Any, out: Tensor) -> Tensor:
     state = getattr(weight, "quant_state", None)
     if state is None:
         return out.copy_(weight)
-    if by_triton(out) and out.shape[1] % 2 == 0:
+    if by_triton(out) and out.shape[1] % state.blocksize == 0:
         from halops.train.fused import dequantize_triton
 
         dequantize_triton.dequantize(weight.data, state, out)

@@ -16,6 +16,7 @@ from torch import Tensor
 from halops.train.fused.attend import Attended, attend, attend_backward
 from halops.train.fused.mlp import mlp, mlp_backward
 from halops.train.fused.parts import Layer, Rows, Seeds, seeds_for, with_room
+from halops.train.fused.projection import Grads
 
 
 def decoder_layer(x: Tensor, layer: Layer, rows: Rows, dropping: bool) -> Tensor:
@@ -54,7 +55,7 @@ class DecoderLayer(torch.autograd.Function):
             attended = Attended(qkv, out, after, tuple(kept))
         else:
             attended = attend(x, layer, rows, seeds, seen, again=True)
-        grads: list[list[Tensor | None]] = [[None] * len(group.adapters) for group in layer.groups]
+        grads: list[Grads] = [[None] * len(group.adapters) for group in layer.groups]
         outer = mlp_backward(with_room(grad, layer.down), attended.after, layer, seeds, seen, both, grads)
         made = attend_backward(outer, x, attended, layer, rows, seeds, seen, grads, ctx.needs_input_grad[0])
         found = [item for group in grads for item in group]

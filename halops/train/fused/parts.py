@@ -12,6 +12,8 @@ from torch import Tensor
 from halops.planner.settings import MemorySettings
 from halops.train import attention
 from halops.train.fused.dropout import draw_seeds
+from halops.train.fused.gated import MOST_RANK
+from halops.train.fused.place import place
 from halops.train.fused.projection import Group
 from halops.train.fused.recorded import Recorded
 from halops.train.fused.rms_norm import rms_norm
@@ -51,6 +53,15 @@ class Layer:
     @cached_property
     def adapters(self) -> list[Tensor]:
         return [item for group in self.groups for item in group.adapters]
+
+    @cached_property
+    def learns_at_once(self) -> bool:
+        """Whether one kernel takes what the MLP's adapters learn between its two products: those of gate and up, or the
+        one of both, and that of down, all of one rank."""
+        adapted = [*self.gate_up.adapted, *self.down.adapted]
+        everywhere = len(adapted) == len(self.gate_up.projections) + len(self.down.projections)
+        ranks = {len(one.a) for one in adapted}
+        return everywhere and len(ranks) == 1 and max(ranks) <= MOST_RANK
 
     @cached_property
     def load(self) -> Recorded:
@@ -110,9 +121,9 @@ def adapted(given: Tensor, group: Group, seed: int | None, seen: Tensor, again: 
     second time with what was seen."""
     room = given[:, group.columns :]
     if again:
-        room.copy_(seen)
+        place(seen, room)
     else:
-        seen.copy_(group.adapt(given[:, : group.columns], seed, room))
+        place(group.adapt(given[:, : group.columns], seed, room), seen)
 
 
 def normed(x: Tensor, group: Group, weight: Tensor, eps: float, seed: int | None, seen: Tensor, again: bool) -> Tensor:
@@ -126,7 +137,7 @@ def normed(x: Tensor, group: Group, weight: Tensor, eps: float, seed: int | None
 def with_room(grad: Tensor, group: Group) -> Tensor:
     """A gradient [T, O] with its room: where the layer above made it so, without a copy."""
     wide: Tensor | None = getattr(grad, WIDE, None)
-    if wide is None or wide.shape[1] != group.rows + group.extra:
+    if wide is None or wide.shape[1] != group.rows + group.behind:
         wide = group.output(len(grad), grad)
         wide[:, : group.rows] = grad
     return wide

@@ -1,4 +1,4 @@
-"""Triton kernel of `place`: one program for each row."""
+"""Triton kernel of `place`: a program takes one wide row, or several narrow ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import Any
 import triton
 import triton.language as tl
 
+ELEMENTS = 4096  # of a program, if a row has no more
 
-@triton.jit
-def _place(x, out, width, x_stride, out_stride, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < width
-    tl.store(out + row * out_stride + columns, tl.load(x + row * x_stride + columns, mask=inside), mask=inside)
+
+@triton.jit(do_not_specialize=["tokens"])
+def _place(x, out, tokens, width, x_stride, out_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    columns = tl.arange(0, BLOCK)[None, :]
+    inside = (rows < tokens) & (columns < width)
+    tl.store(out + rows * out_stride + columns, tl.load(x + rows * x_stride + columns, mask=inside), mask=inside)
 
 
 def place(x: Any, out: Any, block: int) -> None:
-    _place[(len(x),)](x, out, x.shape[1], x.stride(0), out.stride(0), BLOCK=block, num_warps=4)
+    rows = max(1, ELEMENTS // block)
+    _place[(triton.cdiv(len(x), rows),)](
+        x, out, len(x), x.shape[1], x.stride(0), out.stride(0), ROWS=rows, BLOCK=block, num_warps=4
+    )

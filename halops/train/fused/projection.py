@@ -7,21 +7,26 @@ For weights W [O, I] and adapters A [R, I], B [O, R] the product W x + s B (A x)
     [ A    -  ]
 
 serves both passes: W is dequantized into it once, and the adapter rides along instead of a second pass over x and y.
-It is one piece of memory for all layers' groups of a kind, since one layer is computed at a time.
+Where outputs are far wider than the input, s B^T g comes out beside W^T g instead, as g [W, s B]: a pass of its own
+over g would cost more than the one over the gradient in x, to which A^T (s B^T g) is added then.
+
+The buffer is one piece of memory for all layers' groups of a kind, since one layer is computed at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from halops.parameters import adapter_room
+from halops.parameters import adapter_room, room_beside_inputs
 from halops.train.fused.dequantize import dequantize
 from halops.train.fused.dropout import Masks, add_products_back_, products, weight_gradient
+
+Grads = list[Tensor | None]  # in a group's adapters, as far as they are known
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,16 @@ class Projection:
     @property
     def rank(self) -> int:
         return 0 if self.a is None else len(self.a)
+
+
+class Adapter(NamedTuple):
+    """Of one projection of a group: which of all outputs it adds to, and which of all ranks are its own."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+    outputs: slice
+    ranks: slice
 
 
 class Group:
@@ -61,16 +76,20 @@ class Group:
         self.columns = projections[0].columns
         self.rank = sum(one.rank for one in projections)
         self.extra = adapter_room(self.rank, resident)
+        # Columns that a gradient [T, O] needs behind it.
+        self.behind = 0 if room_beside_inputs(self.rows, self.columns) else self.extra
         biases = [one.bias for one in projections]
         self.bias = torch.cat([bias for bias in biases if bias is not None]) if biases[0] is not None else None
         self._buffer = self._found({} if resident or buffers is None else buffers)
         # Its parts, cut out once: the host takes as long for a slice as for a launch.
         self._outputs = self._buffer[: self.rows].t()  # [W, s B]^T
         self._inputs = self._buffer[:, : self.columns]  # [W; A]
+        self._through = self._buffer[: self.rows]  # [W, s B]
         self._weights = self._buffer[: self.rows, : self.columns]
         self._scaled = self._buffer[: self.rows, self.columns :]  # s B
         self._stacked = self._buffer[self.rows :, : self.columns]  # A
         self._stacked_t = self._stacked.t()
+        self.adapted = list(self._cut())
         self._resident = resident
         if resident:
             self._dequantize()
@@ -84,6 +103,13 @@ class Group:
     def drops(self) -> bool:
         """Whether its adapters see their input after dropout."""
         return any(one.rank and one.dropout for one in self.projections)
+
+    def _cut(self) -> Iterator[Adapter]:
+        row, rank = 0, 0
+        for one in self.projections:
+            if one.a is not None and one.b is not None:
+                yield Adapter(one.a, one.b, one.scale, slice(row, row + one.rows), slice(rank, rank + one.rank))
+            row, rank = row + one.rows, rank + one.rank
 
     def _found(self, buffers: MutableMapping[tuple[int, int], Tensor]) -> Tensor:
         shape = (self.rows + self.extra, self.columns + self.extra)
@@ -112,26 +138,21 @@ class Group:
     def _write_adapters(self) -> None:
         if not self.extra:
             return
-        buffer = self._buffer
         if self.extra > self.rank or len(self.projections) > 1:  # else B fills it all
-            buffer[: self.rows, self.columns :].zero_()
-        row, rank = 0, 0
-        for one in self.projections:
-            if one.a is not None and one.b is not None:
-                ranks = slice(self.columns + rank, self.columns + rank + one.rank)
-                torch.mul(one.b, one.scale, out=buffer[row : row + one.rows, ranks])
-                buffer[self.rows + rank : self.rows + rank + one.rank, : self.columns] = one.a
-            row, rank = row + one.rows, rank + one.rank
+            self._scaled.zero_()
+        for one in self.adapted:
+            torch.mul(one.b, one.scale, out=self._scaled[one.outputs, one.ranks])
+            self._stacked[one.ranks] = one.a
         if self.extra > self.rank:
-            buffer[self.rows + rank :, : self.columns].zero_()
+            self._stacked[self.rank :].zero_()
 
     def input(self, tokens: int, like: Tensor) -> Tensor:
         """An input to fill: x [T, I] in the first columns, room for A x behind."""
         return torch.empty(tokens, self.columns + self.extra, dtype=like.dtype, device=like.device)
 
     def output(self, tokens: int, like: Tensor) -> Tensor:
-        """A gradient to fill: g [T, O] in the first columns, room for s B^T g behind."""
-        return torch.empty(tokens, self.rows + self.extra, dtype=like.dtype, device=like.device)
+        """A gradient to fill: g [T, O] in the first columns, room for s B^T g behind if it goes there."""
+        return torch.empty(tokens, self.rows + self.behind, dtype=like.dtype, device=like.device)
 
     def adapt(self, x: Tensor, seed: int | None, out: Tensor) -> Tensor:
         """Fill `out`, an input's room or as wide as one, with A x, or with A times x after dropout; x [T, I]."""
@@ -139,7 +160,7 @@ class Group:
             return out
         if seed is None:
             return torch.mm(x, self._stacked_t, out=out)
-        return products(x, self._stacked, self._masks(seed), out)
+        return products(x, self._stacked, self.masks(seed), out)
 
     def forward(self, x: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """[T, O]: the product for a filled input, plus the biases, plus `add`."""
@@ -149,48 +170,66 @@ class Group:
             return torch.addmm(self.bias, x, self._outputs, out=out)
         return torch.mm(x, self._outputs, out=out)
 
-    def learn(self, grad: Tensor, x: Tensor, seen: Tensor, seed: int | None, grads: list[Tensor | None]) -> None:
-        """Add the gradients in the adapters to `grads`, in the order of `adapters`.
+    def backward(self, grad: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
+        """Of a gradient [T, O + behind]: that in x [T, I], and s B^T g [T, room]. Rows of either may lie apart."""
+        outer = grad[:, : self.rows]
+        if not self.extra:
+            return outer @ self._weights, grad[:, self.rows :]
+        if self.behind:
+            room = self.in_ranks(grad, grad[:, self.rows :])
+            if seed is None:
+                return grad @ self._inputs, room
+            made = outer @ self._weights
+        else:
+            made, room = (outer @ self._through).split_with_sizes([self.columns, self.extra], dim=1)
+            if seed is None:
+                return made.addmm_(room, self._stacked), room
+        return add_products_back_(made, room, self._stacked, self.masks(seed)), room
+
+    def in_ranks(self, grad: Tensor, out: Tensor | None = None) -> Tensor:
+        """s B^T g [T, room]."""
+        return torch.mm(grad[:, : self.rows], self._scaled, out=out)
+
+    def learn_a(self, room: Tensor, x: Tensor, seed: int | None, grads: Grads, factor: Tensor | None = None) -> None:
+        """Add the gradients in every A, (s B^T g) x^T with x after its dropout, to `grads`, which are in the order of
+        `adapters`; all come from one call.
 
         Args:
-            grad: [T, O + room], filled.
+            room: [T, room], s B^T g.
             x: [T, I], the input.
-            seen: [T, room], what `adapt` made of it.
+            factor: [I], of the input's columns, if `x` lacks it.
         """
-        if self.extra:
-            for index, found in enumerate(self._adapters_backward(grad, x, seen, seed)):
-                before = grads[index]
-                grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
+        if not self.extra:
+            return
+        together = room.t() @ x if seed is None else weight_gradient(room, x, self.masks(seed))
+        if factor is not None:
+            together.mul_(factor)
+        for number, one in enumerate(self.adapted):
+            add_to(grads, 2 * number, together[one.ranks])
 
-    def fill(self, grad: Tensor) -> None:
-        """Fill the room of a gradient [T, O + room] with s B^T g."""
-        if self.extra:
-            torch.mm(grad[:, : self.rows], self._scaled, out=grad[:, self.rows :])
+    def learn_b(self, grad: Tensor, seen: Tensor, grads: Grads) -> None:
+        """The same for every B: s g (A x)^T.
 
-    def backward(self, grad: Tensor, seed: int | None) -> Tensor:
-        """The gradient in x [T, I], of a filled one [T, O + room]."""
-        if seed is None or not self.extra:
-            return grad @ self._inputs
-        made = grad[:, : self.rows] @ self._weights
-        return add_products_back_(made, grad[:, self.rows :], self._stacked, self._masks(seed))
+        Args:
+            grad: [T, O], or wider.
+            seen: [T, room], what `adapt` made of the input.
+        """
+        for number, one in enumerate(self.adapted):
+            # With beta 0 the first argument isn't looked at: the factor costs no pass of its own.
+            outer = grad[:, one.outputs].t()
+            found = torch.addmm(one.b, outer, seen[:, one.ranks], beta=0, alpha=one.scale)
+            add_to(grads, 2 * number + 1, found)
 
-    def _adapters_backward(self, grad: Tensor, x: Tensor, seen: Tensor, seed: int | None) -> Iterator[Tensor]:
-        """dA = (s B^T g) x^T, dB = s g (A x)^T, with x after its dropout; every dA from one call."""
-        room = grad[:, self.rows :]
-        together = room.t() @ x if seed is None else weight_gradient(room, x, self._masks(seed))
-        row, rank = 0, 0
-        for one in self.projections:
-            if one.a is not None and one.b is not None:
-                ranks = slice(rank, rank + one.rank)
-                yield together[ranks]
-                # With beta 0 the first argument isn't looked at: the factor costs no pass of its own.
-                outer = grad[:, row : row + one.rows].t()
-                yield torch.addmm(one.b, outer, seen[:, ranks], beta=0, alpha=one.scale)
-            row, rank = row + one.rows, rank + one.rank
-
-    def _masks(self, seed: int) -> Masks:
+    def masks(self, seed: int) -> Masks:
+        """Of its adapters' dropout."""
         adapted = [one for one in self.projections if one.rank]
         return Masks(seed, adapted[0].dropout, tuple(one.rank for one in adapted))  # PEFT knows one share for all
+
+
+def add_to(grads: Grads, index: int, found: Tensor) -> None:
+    """One more chunk's part of a sum."""
+    before = grads[index]
+    grads[index] = found if before is None else before.to(_wide(found.dtype)).add_(found)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -7,6 +7,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from halops.train.fused.launch import power_of_two
+
 
 @triton.jit
 def _forward(x, weight, out, eps, width, x_stride, out_stride, BLOCK: tl.constexpr):
@@ -23,8 +25,9 @@ def _forward(x, weight, out, eps, width, x_stride, out_stride, BLOCK: tl.constex
 
 @triton.jit
 def _backward(
-    grad, x, weight, residual, out, eps, width, grad_stride, x_stride, residual_stride, out_stride, BLOCK: tl.constexpr
-):
+    grad, x, weight, residual, out, ranks, eps, width, count, grad_stride, x_stride, residual_stride, out_stride,
+    ranks_stride, BLOCK: tl.constexpr, RANKS: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -37,14 +40,19 @@ def _backward(
     past = tl.load(residual + row * residual_stride + columns, mask=inside, other=0.0).to(tl.float32)
     made = past + (slope - normal * mean) * scale
     tl.store(out + row * out_stride + columns, made.to(out.dtype.element_ty), mask=inside)
+    number = tl.arange(0, RANKS)
+    at = ranks + row * ranks_stride + number
+    room = tl.load(at, mask=number < count, other=0.0).to(tl.float32) * scale
+    tl.store(at, room.to(ranks.dtype.element_ty), mask=number < count)
 
 
 def forward(x: Any, weight: Any, eps: float, out: Any, block: int) -> None:
     _forward[(len(x),)](x, weight, out, eps, x.shape[1], x.stride(0), out.stride(0), BLOCK=block, num_warps=8)
 
 
-def backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, block: int) -> None:
+def backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, ranks: Any, block: int) -> None:
+    count = ranks.shape[1]
     _backward[(len(x),)](
-        grad, x, weight, residual, out, eps, x.shape[1], grad.stride(0), x.stride(0), residual.stride(0),
-        out.stride(0), BLOCK=block, num_warps=8,
+        grad, x, weight, residual, out, ranks, eps, x.shape[1], count, grad.stride(0), x.stride(0), residual.stride(0),
+        out.stride(0), ranks.stride(0), BLOCK=block, RANKS=max(1, power_of_two(count)), num_warps=8,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 
 from halops.train.fused import dropout, launch, rotary, swiglu
 from halops.train.fused.dequantize import dequantize
+from halops.train.fused.gated import gated_backward_
 from halops.train.fused.place import place
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.host_embedding import HostEmbedding
@@ -47,10 +48,13 @@ def norms() -> None:
 
     both_ways("rms_norm", forward, x, weight)
 
-    def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
-        return rms_norm_backward(grad, x, weight, 1e-6, past, torch.full((T, H + 8), 9.0, dtype=x.dtype)[:, :H])
+    def backward(*given: torch.Tensor) -> torch.Tensor:
+        grad, x, weight, past, ranks = given
+        made = torch.full((T, H + 8), 9.0, dtype=x.dtype)[:, :H]
+        return torch.cat([rms_norm_backward(grad, x, weight, 1e-6, past, made, ranks), ranks], dim=1)
 
-    both_ways("rms_norm_backward", backward, grad, x, weight, past)
+    for ranks in (torch.randn(T, 5), torch.empty(T, 0)):
+        both_ways("rms_norm_backward", backward, grad, x, weight, past, ranks)
 
 
 def products() -> None:
@@ -64,8 +68,25 @@ def products() -> None:
     both_ways("swiglu_backward_", backward, torch.randn(T, INNER), matrix)
 
 
+def gates() -> None:
+    """Gradients in gate and up, and what is learnt on the way; adapters of one matrix or of two, dropout or none."""
+    for tokens, inner, rank, masks in (
+        (5, 40, 4, None), (70, 200, 16, None), (70, 136, 3, dropout.Masks(7, 0.3, (3,))), (300, 44, 40, None),
+    ):  # fmt: skip
+
+        def backward(*given: torch.Tensor, rank: int = rank, masks: dropout.Masks | None = masks) -> torch.Tensor:
+            grad, both, room, seen = given
+            learned = gated_backward_(grad, both, room, (seen[:, :rank], seen[:, -rank:]), (2.0, 0.5), masks)
+            return torch.cat([both.flatten(), *(item.flatten() for item in learned)])
+
+        grad, both = torch.randn(tokens, inner + 8)[:, :inner], torch.randn(tokens, 2 * inner)
+        for wide in (rank, 2 * rank):
+            both_ways("gated_backward_", backward, grad, both, torch.randn(tokens, rank), torch.randn(tokens, wide))
+
+
 def places() -> None:
     both_ways("place", lambda x: place(x, x.new_full((T, INNER + 5), 9.0)[:, 2 : INNER + 2]), strided(INNER))
+    both_ways("place narrow rows", lambda x: place(x, x.new_full((700, 9), 9.0)[:, :7]), torch.randn(700, 10)[:, :7])
     both_ways("place alone", lambda x: place(x, x.new_full((T, INNER + 5), 9.0)[:, :INNER]), torch.randn(T, INNER))
 
 
@@ -149,5 +170,5 @@ def gradient(
 if __name__ == "__main__":
     assert launch.INTERPRETED
     torch.manual_seed(0)
-    for check in (norms, places, products, rotations, dropped, weights, lookups, losses):
+    for check in (norms, places, products, gates, rotations, dropped, weights, lookups, losses):
         check()

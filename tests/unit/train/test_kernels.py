@@ -30,6 +30,7 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         cross_entropy_triton,
         dequantize_triton,
         dropout_triton,
+        gated_triton,
         lookup_triton,
         place_triton,
         rms_norm_triton,
@@ -44,18 +45,28 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         known = "width a_stride calls rank first seed threshold"
         return dict.fromkeys(f"{known} {more}".split(), "i32") | {"scale": "fp32"}
 
+    gated = types(
+        "grad both room gate_seen up_seen", out="*fp32", gate_scale="fp32", up_scale="fp32", keep_scale="fp32",
+        **{f"{name}_stride": "i32" for name in ("grad", "both", "room", "gate", "up")},
+        **dict.fromkeys(["tokens", "part", "width", "rank", "calls", "seed", "threshold"], "i32"),
+    )  # fmt: skip
     norm = {"BLOCK": 4096}
-    strides = {f"{name}_stride": "i32" for name in ("grad", "x", "residual", "out")}
+    strides = {f"{name}_stride": "i32" for name in ("grad", "x", "residual", "out", "ranks")}
     outer = {"scales": "*u8", "code": "*fp32", "outer_code": "*fp32", "outer_scales": "*fp32", "offset": "*fp32"}
     return [
         ("rms_norm", rms_norm_triton._forward,
          types("x weight out", eps="fp32", width="i32", x_stride="i32", out_stride="i32"), norm),
         ("rms_norm_backward", rms_norm_triton._backward,
-         types("grad x weight residual out", eps="fp32", width="i32", **strides), norm),
+         types("grad x weight residual out ranks", eps="fp32", width="i32", count="i32", **strides),
+         norm | {"RANKS": 64}),
         ("swiglu", swiglu_triton._forward, types("both out", width="i32", both_stride="i32", out_stride="i32"),
          {"BLOCK": 2048}),
         ("swiglu_backward", swiglu_triton._backward,
          types("grad both", width="i32", grad_stride="i32", both_stride="i32"), {"BLOCK": 2048}),
+        ("dropout and the gated product's gradients", gated_triton._backward, gated,
+         {"DROPS": True, "RANK": 16, "ROWS": 32, "COLUMNS": 128}),
+        ("their sums", gated_triton._add_up, {"parts": "*fp32", "out": "*bf16", "count": "i32", "number": "i32"},
+         {"BLOCK": 1024}),
         ("rotary", rotary_triton._rotate,
          types("given out cos sin", heads="i32", stride="i32", head_stride="i32", out_stride="i32",
                out_head_stride="i32", table_stride="i32", sign="fp32"),
@@ -69,9 +80,10 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
          types("grad x", out="*fp32", **dropping("tokens part grad_stride x_stride out_stride")),
          {"RANK": 16, "ROWS": 32, "COLUMNS": 128}),
         ("dequantize", dequantize_triton._dequantize,
-         {"packed": "*u8", "out": "*bf16", "count": "i32", "columns": "i32", "stride": "i32", **outer},
-         {"PER_SCALE": 64, "PER_OUTER": 256, "NESTED": True, "BYTES": 1024}),
-        ("place", place_triton._place, types("x out", width="i32", x_stride="i32", out_stride="i32"), norm),
+         {"packed": "*u8", "out": "*bf16", "count": "i32", "blocks": "i32", "stride": "i32", **outer},
+         {"PER_SCALE": 64, "PER_OUTER": 256, "NESTED": True, "BLOCKS": 64}),
+        ("place", place_triton._place,
+         types("x out", tokens="i32", width="i32", x_stride="i32", out_stride="i32"), {"ROWS": 64, "BLOCK": 64}),
         ("lookup", lookup_triton._lookup, {"table": "*bf16", "ids": "*i64", "out": "*bf16", "width": "i32"},
          {"BLOCK": 1024}),
         ("cross_entropy", cross_entropy_triton._cross_entropy,
@@ -117,17 +129,18 @@ CONSUMER_SHARED = 99 * 1024  # bytes of shared memory that a block gets of capab
 @pytest.mark.parametrize("rank", [16, 64, 256])
 def test_dropout_s_tiles_fit_a_consumer_card(dtype: str, element: int, rank: int) -> None:
     """With wide rows that start aligned, as the layers have them: loads are pipelined then, through shared memory."""
-    from halops.train.fused import dropout_triton
+    from halops.train.fused import dropout_triton, gated, gated_triton
 
-    changed = {"RANK": rank, "COLUMNS": dropout_triton.columns_for(rank, element)}
     for name, function, types, constants in kernels():
-        if not name.startswith("dropout"):
+        if not name.startswith("dropout") or (name.endswith("gradients") and rank > gated.MOST_RANK):
             continue
         kinds = {argument: kind.replace("bf16", dtype) for argument, kind in types.items()}
         aligned = [
             item for item, kind in kinds.items()
             if kind.startswith("*") or "stride" in item or item in ("width", "rank", "calls")
         ]  # fmt: skip
+        columns = (gated_triton if function is gated_triton._backward else dropout_triton).columns_for(rank, element)
+        changed = {"RANK": rank, "COLUMNS": columns}
         made = compiled(
             function, kinds, constants | changed, 86, [item for item in aligned if item in function.arg_names]
         )

@@ -1,0 +1,52 @@
+"""What the gated MLP's backward pass does between its two products, with what adapters learn there, in one reading.
+
+The product h = silu(gate) * up is only there for the gradient in down's A, and the gradients in gate and up are read
+once more for those in gate's and up's B. They are the widest tensors there are: a kernel that sums all three up as it
+goes never writes h, and reads nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from halops.train.fused.dropout import Masks, weight_gradient
+from halops.train.fused.launch import by_triton
+from halops.train.fused.swiglu import swiglu_backward_
+
+MOST_RANK = 64  # beyond it a tile's three sums have no room in registers
+
+
+class Learned(NamedTuple):
+    """Gradients in down's A [R, I] and in gate's and up's B [I, R], in the dtype that is computed in."""
+
+    down: Tensor
+    gate: Tensor
+    up: Tensor
+
+
+def gated_backward_(
+    grad: Tensor, both: Tensor, room: Tensor, seen: tuple[Tensor, Tensor], scales: tuple[float, float],
+    masks: Masks | None,
+) -> Learned:  # fmt: skip
+    """Turn `both` [T, 2 I], gate and up side by side, into the gradient in them of that in their product, `grad`
+    [T, I], which is lost. All adapters have the same rank, MOST_RANK at most; rows of any tensor may lie apart.
+
+    Args:
+        room: [T, R], s B^T g of down.
+        seen: [T, R] each, what gate's and up's adapters made of their input.
+        scales: of gate's and up's adapters.
+        masks: of the dropout before down's A.
+    """
+    width = grad.shape[1]
+    if both.is_meta:
+        return Learned(both.new_empty(room.shape[1], width), *(both.new_empty(width, room.shape[1]) for _ in seen))
+    if by_triton(both):
+        from halops.train.fused import gated_triton
+
+        return Learned(*gated_triton.backward(grad, both, room, seen, scales, masks))
+    product = swiglu_backward_(grad, both)
+    down = room.t() @ product if masks is None else weight_gradient(room, product, masks)
+    gate, up = (half.t() @ one * by for half, one, by in zip(both.chunk(2, dim=1), seen, scales, strict=True))
+    return Learned(down.to(both.dtype), gate, up)

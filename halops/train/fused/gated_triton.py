@@ -1,0 +1,100 @@
+"""Triton kernels of `gated`: a program takes a block of columns and goes down a part of the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from halops.train.fused.dropout_triton import _kept, padded
+
+ROWS, MOST_COLUMNS = 16, 64  # of a tile
+SUMS = 1024  # elements of each of its sums
+PARTS, LEAST_PART = 4, 256  # of the rows, if there are enough
+WARPS, STAGES = 4, 3
+BLOCK = 1024
+
+
+@triton.jit(do_not_specialize=["tokens", "part", "seed"])
+def _backward(
+    grad, both, room, gate_seen, up_seen, out, tokens, part, width, rank, grad_stride, both_stride, room_stride,
+    gate_stride, up_stride, gate_scale, up_scale, calls, seed, threshold, keep_scale, DROPS: tl.constexpr,
+    RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    start = tl.program_id(0) * COLUMNS
+    columns, ranks = start + tl.arange(0, COLUMNS), tl.arange(0, RANK)
+    begin = tl.program_id(1) * part
+    end = tl.minimum(begin + part, tokens)
+    down = tl.zeros((RANK, COLUMNS), tl.float32)
+    gates = tl.zeros((RANK, COLUMNS), tl.float32)
+    ups = tl.zeros((RANK, COLUMNS), tl.float32)
+    for at in range(begin, end, ROWS):
+        row = at + tl.arange(0, ROWS)
+        rows = row.to(tl.int64)
+        inside = (row < end)[:, None] & (columns < width)[None, :]
+        here = both + rows[:, None] * both_stride + columns[None, :]
+        gate = tl.load(here, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(here + width, mask=inside, other=0.0).to(tl.float32)
+        outer = tl.load(grad + rows[:, None] * grad_stride + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+        sigmoid = 1.0 / (1.0 + tl.exp(-gate))
+        silued = gate * sigmoid
+        in_gate = (outer * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(both.dtype.element_ty)
+        in_up = (outer * silued).to(both.dtype.element_ty)
+        tl.store(here, in_gate, mask=inside)
+        tl.store(here + width, in_up, mask=inside)
+        product = silued * up
+        if DROPS:
+            product = tl.where(_kept(seed, 0, row, start, calls, threshold, 1, COLUMNS) != 0, product, 0.0)
+        known = (row < end)[None, :] & (ranks < rank)[:, None]
+        below = tl.load(room + rows[None, :] * room_stride + ranks[:, None], mask=known, other=0.0)
+        left = tl.load(gate_seen + rows[None, :] * gate_stride + ranks[:, None], mask=known, other=0.0)
+        right = tl.load(up_seen + rows[None, :] * up_stride + ranks[:, None], mask=known, other=0.0)
+        down = tl.dot(below, product.to(both.dtype.element_ty), down, input_precision="ieee")
+        gates = tl.dot(left, in_gate, gates, input_precision="ieee")
+        ups = tl.dot(right, in_up, ups, input_precision="ieee")
+    there = (ranks < rank)[:, None] & (columns < width)[None, :]
+    target = out + tl.program_id(1) * 3 * rank * width
+    tl.store(target + ranks[:, None] * width + columns[None, :], down * keep_scale, mask=there)
+    turned = target + rank * width + columns[None, :] * rank + ranks[:, None]
+    tl.store(turned, gates * gate_scale, mask=there)
+    tl.store(turned + rank * width, ups * up_scale, mask=there)
+
+
+@triton.jit
+def _add_up(parts, out, count, number, BLOCK: tl.constexpr):
+    """The sum of `number` parts of `count` elements, in the output's dtype."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    made = tl.zeros((BLOCK,), tl.float32)
+    for part in range(number):
+        made += tl.load(parts + part * count + at, mask=at < count, other=0.0)
+    tl.store(out + at, made.to(out.dtype.element_ty), mask=at < count)
+
+
+def backward(
+    grad: Tensor, both: Tensor, room: Tensor, seen: tuple[Tensor, Tensor], scales: tuple[float, float], masks: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    (tokens, width), rank = grad.shape, room.shape[1]
+    ranks = padded(rank)
+    columns = columns_for(ranks, both.element_size())
+    parts = max(1, min(PARTS, triton.cdiv(tokens, LEAST_PART)))
+    part = triton.cdiv(triton.cdiv(tokens, parts), ROWS) * ROWS
+    count = 3 * rank * width
+    made = torch.empty(parts, count, dtype=torch.float32, device=grad.device)
+    drops = (masks.seed, masks.threshold, masks.scale) if masks else (0, 0, 1.0)
+    _backward[(triton.cdiv(width, columns), parts)](
+        grad, both, room, *seen, made, tokens, part, width, rank, grad.stride(0), both.stride(0), room.stride(0),
+        *[item.stride(0) for item in seen], *scales, -(-width // 8), *drops, DROPS=masks is not None, RANK=ranks,
+        ROWS=ROWS, COLUMNS=columns, num_warps=WARPS, num_stages=STAGES,
+    )  # fmt: skip
+    total = torch.empty(count, dtype=both.dtype, device=grad.device)
+    _add_up[(triton.cdiv(count, BLOCK),)](made, total, count, parts, BLOCK=BLOCK)
+    down, gate, up = total.view(3, -1)
+    return down.view(rank, width), gate.view(width, rank), up.view(width, rank)
+
+
+def columns_for(rank: int, element: int) -> int:
+    """Of a tile, by the padded rank and an element's bytes."""
+    return max(16, min(MOST_COLUMNS, 2 * SUMS // (rank * element)))
