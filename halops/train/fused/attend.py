@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from halops.train import attention
-from halops.train.fused.parts import Layer, Rows, Seeds, adapted, handed_down, normed
+from halops.train.fused.parts import Layer, Rows, Seeds, adapted, normed
 from halops.train.fused.place import place
 from halops.train.fused.projection import Grads
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
@@ -28,7 +28,8 @@ class Attended(NamedTuple):
 def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor], again: bool = False) -> Attended:
     """x [T, H] through norm and attention; what the adapters make of their inputs goes into `seen`, or comes from it
     when it is computed again."""
-    given = normed(x, layer.qkv, layer.first_norm, layer.eps, seeds.qkv, seen[0], again)
+    after = torch.empty_like(x)
+    given = normed(x, layer.qkv, layer.first_norm, layer, seeds.qkv, seen[0], again, after)
     qkv = layer.qkv.forward(given)
     del given
     query, key, value = _heads(qkv, layer)
@@ -38,7 +39,7 @@ def attend(x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Ten
     given = layer.out.input(len(out), out)
     place(out.flatten(1), given[:, : layer.out.columns])
     adapted(given, layer.out, seeds.out, seen[1], again)
-    after = layer.out.forward(given, add=x)
+    layer.out.forward(given, add=after, out=after)
     return Attended(qkv, out, after, kept)
 
 
@@ -46,8 +47,8 @@ def attend_backward(
     outer: Tensor, x: Tensor, attended: Attended, layer: Layer, rows: Rows, seeds: Seeds, seen: Sequence[Tensor],
     found: list[Grads], wanted: bool,
 ) -> Tensor | None:  # fmt: skip
-    """The gradient in x, if it is wanted, of that in the residual after attention, `outer` [T, H + room]; the adapters'
-    go into `found`."""
+    """The gradient in x, if it is wanted, [T, H + room] as `layer.down` takes it, of that in the residual after
+    attention, `outer`; the adapters' go into `found`."""
     in_out, ranks = layer.out.backward(outer, seeds.out)
     layer.out.learn_a(ranks, attended.out.flatten(1), seeds.out, found[1])
     layer.out.learn_b(outer, seen[1], found[1])
@@ -68,9 +69,9 @@ def attend_backward(
         layer.qkv.learn_a(layer.qkv.in_ranks(in_qkv), given, seeds.qkv, found[0])
         return None
     in_norm, ranks = layer.qkv.backward(in_qkv, seeds.qkv)
-    made = handed_down(layer.down.output(len(x), x), layer.down)
-    past = outer[:, : layer.out.rows]
-    rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, past, made, ranks)
+    made = layer.down.output(len(x), x)
+    past, target = outer[:, : layer.out.rows], made[:, : layer.down.rows]
+    rms_norm_backward(in_norm, x, layer.first_norm, layer.eps, past, target, ranks)
     layer.qkv.learn_a(ranks, x, seeds.qkv, found[0], layer.first_norm)
     return made
 

@@ -18,11 +18,20 @@ WARPS, STAGES = 4, 3
 BLOCK = 1024
 
 
+@triton.jit
+def _once(x, ONCE: tl.constexpr):
+    """The same, computed once: the compiler would compute it anew in the layout that a product wants."""
+    if ONCE:
+        PACK: tl.constexpr = 32 // x.dtype.primitive_bitwidth
+        x = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=x.dtype, is_pure=False, pack=PACK)
+    return x
+
+
 @triton.jit(do_not_specialize=["tokens", "part", "seed"])
 def _backward(
     grad, both, room, gate_seen, up_seen, out, tokens, part, width, rank, grad_stride, both_stride, room_stride,
-    gate_stride, up_stride, gate_scale, up_scale, calls, seed, threshold, keep_scale, DROPS: tl.constexpr,
-    RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    gate_stride, up_stride, gate_scale, up_scale, calls, seed, threshold, keep_scale, ONCE: tl.constexpr,
+    DROPS: tl.constexpr, RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     start = tl.program_id(0) * COLUMNS
     columns, ranks = start + tl.arange(0, COLUMNS), tl.arange(0, RANK)
@@ -41,8 +50,8 @@ def _backward(
         outer = tl.load(grad + rows[:, None] * grad_stride + columns[None, :], mask=inside, other=0.0).to(tl.float32)
         sigmoid = 1.0 / (1.0 + tl.exp(-gate))
         silued = gate * sigmoid
-        in_gate = (outer * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))).to(both.dtype.element_ty)
-        in_up = (outer * silued).to(both.dtype.element_ty)
+        in_gate = _once((outer * up * (sigmoid + silued * (1.0 - sigmoid))).to(both.dtype.element_ty), ONCE)
+        in_up = _once((outer * silued).to(both.dtype.element_ty), ONCE)
         tl.store(here, in_gate, mask=inside)
         tl.store(here + width, in_up, mask=inside)
         product = silued * up
@@ -52,7 +61,8 @@ def _backward(
         below = tl.load(room + rows[None, :] * room_stride + ranks[:, None], mask=known, other=0.0)
         left = tl.load(gate_seen + rows[None, :] * gate_stride + ranks[:, None], mask=known, other=0.0)
         right = tl.load(up_seen + rows[None, :] * up_stride + ranks[:, None], mask=known, other=0.0)
-        down = tl.dot(below, product.to(both.dtype.element_ty), down, input_precision="ieee")
+        product = _once(product.to(both.dtype.element_ty), ONCE)
+        down = tl.dot(below, product, down, input_precision="ieee")
         gates = tl.dot(left, in_gate, gates, input_precision="ieee")
         ups = tl.dot(right, in_up, ups, input_precision="ieee")
     there = (ranks < rank)[:, None] & (columns < width)[None, :]
@@ -86,7 +96,7 @@ def backward(
     drops = (masks.seed, masks.threshold, masks.scale) if masks else (0, 0, 1.0)
     _backward[(triton.cdiv(width, columns), parts)](
         grad, both, room, *seen, made, tokens, part, width, rank, grad.stride(0), both.stride(0), room.stride(0),
-        *[item.stride(0) for item in seen], *scales, -(-width // 8), *drops, DROPS=masks is not None, RANK=ranks,
+        *[item.stride(0) for item in seen], *scales, -(-width // 8), *drops, ONCE=both.is_cuda, DROPS=masks is not None, RANK=ranks,
         ROWS=ROWS, COLUMNS=columns, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     total = torch.empty(count, dtype=both.dtype, device=grad.device)

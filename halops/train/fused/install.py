@@ -79,13 +79,13 @@ def _forward(layer: Layer, own: Any) -> Any:
             extra = {"cu_seq_lens_q": cu_seq_lens_q, "max_length_q": max_length_q}
             given = {key: value for key, value in extra.items() if value is not None}
             return own(hidden_states, *args, position_embeddings=position_embeddings, **given, **kwargs)
-        batch, length, width = hidden_states.shape
+        batch, length, _ = hidden_states.shape
         if cu_seq_lens_q is None or max_length_q is None:
             cu_seq_lens_q = torch.arange(batch + 1, dtype=torch.int32, device=hidden_states.device) * length
             max_length_q = length
         cos, sin = (table.expand(batch, -1, -1).reshape(batch * length, -1) for table in position_embeddings)
         rows = Rows(cu_seq_lens_q, max_length_q, cos, sin)
-        return decoder_layer(hidden_states.reshape(-1, width), layer, rows, dropping=True).view_as(hidden_states)
+        return decoder_layer(hidden_states, layer, rows, dropping=True)
 
     return forward
 

@@ -15,17 +15,19 @@ from torch import Tensor
 
 from halops.train.fused.attend import Attended, attend, attend_backward
 from halops.train.fused.mlp import mlp, mlp_backward
-from halops.train.fused.parts import Layer, Rows, Seeds, seeds_for, with_room
+from halops.train.fused.parts import Layer, Rows, Seeds, handed_down, seeds_for, with_room
 from halops.train.fused.projection import Grads
 
 
 def decoder_layer(x: Tensor, layer: Layer, rows: Rows, dropping: bool) -> Tensor:
-    """x [T, H] -> [T, H].
+    """x [..., H] -> the same shape; the tokens are those of `rows` in order.
+
+    No view is made outside: a gradient must reach the next layer as this one made it, see `with_room`.
 
     Args:
         dropping: whether the adapters' dropout is on.
     """
-    made: Tensor = DecoderLayer.apply(x, layer, rows, seeds_for(layer, len(x), dropping), *layer.adapters)
+    made: Tensor = DecoderLayer.apply(x, layer, rows, seeds_for(layer, x.shape[:-1].numel(), dropping), *layer.adapters)
     return made
 
 
@@ -34,6 +36,7 @@ class DecoderLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, rows: Rows, seeds: Seeds, *adapters: Tensor) -> Tensor:
+        shape, x = x.shape, x.reshape(-1, x.shape[-1])
         keeps, room = layer.keeps(len(x)), layer.room(len(x), x)
         seen = layer.seen_by(room)
         layer.load()
@@ -42,14 +45,15 @@ class DecoderLayer(torch.autograd.Function):
         kept = (attended.qkv, attended.out, attended.after, *attended.kept) if keeps.attention else ()
         ctx.save_for_backward(x, room, both, *kept)
         ctx.layer, ctx.rows, ctx.seeds = layer, rows, seeds
-        return made
+        return made.view(shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer, rows, seeds = ctx.layer, ctx.rows, ctx.seeds
         x, room, both, *kept = ctx.saved_tensors
         seen = layer.seen_by(room)
-        layer.load()
+        if not layer.qkv.resident:  # else they are as the forward pass left them
+            layer.load()
         if kept:
             qkv, out, after, *kept = kept
             attended = Attended(qkv, out, after, tuple(kept))
@@ -63,4 +67,4 @@ class DecoderLayer(torch.autograd.Function):
             None if item is None else item.to(adapter.dtype)
             for item, adapter in zip(found, layer.adapters, strict=True)
         ]
-        return made, None, None, None, *given
+        return None if made is None else handed_down(made, layer.down, grad.shape), None, None, None, *given

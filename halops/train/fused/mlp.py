@@ -21,11 +21,11 @@ def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor], keep: boo
     kept = layer.gate_up.output(len(x), x) if keep else None
     for part, (first, second) in _parts(layer, len(x), seeds):
         both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
-        _gate_up(x[part], layer, first, seen[2][part], False, both)
+        _gate_up(x[part], layer, first, seen[2][part], both, made[part])
         product = layer.down.input(len(both), both)
         swiglu(both[:, : layer.gate_up.rows], product[:, : layer.down.columns])
         adapted(product, layer.down, second, seen[3][part], False)
-        layer.down.forward(product, add=x[part], out=made[part])
+        layer.down.forward(product, add=made[part], out=made[part])
         del both, product  # before the next ones are made
     return made, kept
 
@@ -41,7 +41,7 @@ def mlp_backward(
         in_gate_up, in_down = seen[2][part], seen[3][part]
         both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
         if kept is None:
-            _gate_up(x[part], layer, first, in_gate_up, True, both)
+            _gate_up(x[part], layer, first, in_gate_up, both)
         outer = grad[part]
         in_product, ranks = layer.down.backward(outer, second)
         layer.down.learn_b(outer, in_down, lower)
@@ -80,9 +80,11 @@ def _between(
         add_to(upper, 1, torch.cat([found.gate, found.up]))
 
 
-def _gate_up(x: Tensor, layer: Layer, seed: int | None, seen: Tensor, again: bool, both: Tensor) -> None:
-    """Fill gate and up side by side."""
-    given = normed(x, layer.gate_up, layer.second_norm, layer.eps, seed, seen, again)
+def _gate_up(
+    x: Tensor, layer: Layer, seed: int | None, seen: Tensor, both: Tensor, copy: Tensor | None = None
+) -> None:  # fmt: skip
+    """Fill gate and up side by side, and `copy` with x; without one for the second time."""
+    given = normed(x, layer.gate_up, layer.second_norm, layer, seed, seen, copy is None, copy)
     layer.gate_up.forward(given, out=both[:, : layer.gate_up.rows])
 
 

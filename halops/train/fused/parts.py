@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from halops.planner.settings import MemorySettings
@@ -126,26 +127,30 @@ def adapted(given: Tensor, group: Group, seed: int | None, seen: Tensor, again: 
         place(group.adapt(given[:, : group.columns], seed, room), seen)
 
 
-def normed(x: Tensor, group: Group, weight: Tensor, eps: float, seed: int | None, seen: Tensor, again: bool) -> Tensor:
-    """x after its norm, as a filled input; see `adapted`."""
+def normed(
+    x: Tensor, group: Group, weight: Tensor, layer: Layer, seed: int | None, seen: Tensor, again: bool,
+    copy: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """x after a norm of the layer, as the group's filled input; see `adapted`, and `rms_norm` for `copy`."""
     made = group.input(len(x), x)
-    rms_norm(x, weight, eps, made[:, : group.columns])
+    rms_norm(x, weight, layer.eps, made[:, : group.columns], copy)
     adapted(made, group, seed, seen, again)
     return made
 
 
 def with_room(grad: Tensor, group: Group) -> Tensor:
-    """A gradient [T, O] with its room: where the layer above made it so, without a copy."""
+    """A gradient [..., O] as [T, O + behind]: where the layer above made it so, without a copy."""
     wide: Tensor | None = getattr(grad, WIDE, None)
     if wide is None or wide.shape[1] != group.rows + group.behind:
-        wide = group.output(len(grad), grad)
-        wide[:, : group.rows] = grad
+        flat = grad.reshape(-1, group.rows)
+        wide = group.output(len(flat), grad)
+        place(flat, wide[:, : group.rows])
     return wide
 
 
-def handed_down(wide: Tensor, group: Group) -> Tensor:
-    """A gradient to fill whose room the layer below finds again: see `with_room`."""
-    made = wide[:, : group.rows]
+def handed_down(wide: Tensor, group: Group, shape: torch.Size) -> Tensor:
+    """A gradient [T, O + behind] as [..., O] whose room the layer below finds again: see `with_room`."""
+    made = wide[:, : group.rows].view(shape)
     setattr(made, WIDE, wide)
     return made
 

@@ -90,9 +90,10 @@ class Group:
         self._stacked = self._buffer[self.rows :, : self.columns]  # A
         self._stacked_t = self._stacked.t()
         self.adapted = list(self._cut())
-        self._resident = resident
+        self.resident = resident
         if resident:
             self._dequantize()
+            self._clear()
 
     @property
     def adapters(self) -> list[Tensor]:
@@ -120,14 +121,17 @@ class Group:
     @property
     def reads(self) -> list[Tensor]:
         """What `write` reads."""
-        return [*([] if self._resident else [one.weight for one in self.projections]), *self.adapters]
+        return [*([] if self.resident else [one.weight for one in self.projections]), *self.adapters]
 
     def write(self) -> None:
         """Fill the buffer with the weights and the adapters as they are now, until a group that shares it does; what
         follows wants that."""
-        if not self._resident:
+        if not self.resident:
             self._dequantize()
-        self._write_adapters()
+            self._clear()
+        for one in self.adapted:
+            torch.mul(one.b, one.scale, out=self._scaled[one.outputs, one.ranks])
+            self._stacked[one.ranks] = one.a
 
     def _dequantize(self) -> None:
         at = 0
@@ -135,14 +139,10 @@ class Group:
             dequantize(one.weight, self._buffer[at : at + one.rows, : self.columns])
             at += one.rows
 
-    def _write_adapters(self) -> None:
-        if not self.extra:
-            return
+    def _clear(self) -> None:
+        """Zeros where no adapter writes."""
         if self.extra > self.rank or len(self.projections) > 1:  # else B fills it all
             self._scaled.zero_()
-        for one in self.adapted:
-            torch.mul(one.b, one.scale, out=self._scaled[one.outputs, one.ranks])
-            self._stacked[one.ranks] = one.a
         if self.extra > self.rank:
             self._stacked[self.rank :].zero_()
 

@@ -8,15 +8,21 @@ from torch import Tensor
 from halops.train.fused.launch import by_triton, power_of_two
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Tensor:
-    """Write w * x / sqrt(mean(x^2) + eps) into `out` [T, H], whose rows may lie further apart; x [T, H]."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor, copy: Tensor | None = None) -> Tensor:
+    """Write w * x / sqrt(mean(x^2) + eps) into `out` [T, H], whose rows may lie further apart; x [T, H].
+
+    Args:
+        copy: [T, H], to get x on the way: what the residual is added to in place.
+    """
     if x.is_meta:
         return out
     if by_triton(x):
         from halops.train.fused import rms_norm_triton
 
-        rms_norm_triton.forward(x, weight, eps, out, power_of_two(x.shape[1]))
+        rms_norm_triton.forward(x, weight, eps, out, copy, power_of_two(x.shape[1]))
         return out
+    if copy is not None:
+        copy.copy_(x)
     return out.copy_(weight * _normal(x, eps).to(x.dtype))
 
 

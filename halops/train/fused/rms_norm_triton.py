@@ -11,11 +11,16 @@ from halops.train.fused.launch import power_of_two
 
 
 @triton.jit
-def _forward(x, weight, out, eps, width, x_stride, out_stride, BLOCK: tl.constexpr):
+def _forward(
+    x, weight, out, copy, eps, width, x_stride, out_stride, copy_stride, COPIED: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
-    values = tl.load(x + row * x_stride + columns, mask=inside, other=0.0).to(tl.float32)
+    given = tl.load(x + row * x_stride + columns, mask=inside, other=0.0)
+    if COPIED:
+        tl.store(copy + row * copy_stride + columns, given, mask=inside)
+    values = given.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(values * values, axis=0) / width + eps)
     # Rounded before the weight is applied, as transformers does.
     normal = (values * scale).to(x.dtype.element_ty).to(tl.float32)
@@ -46,8 +51,13 @@ def _backward(
     tl.store(at, room.to(ranks.dtype.element_ty), mask=number < count)
 
 
-def forward(x: Any, weight: Any, eps: float, out: Any, block: int) -> None:
-    _forward[(len(x),)](x, weight, out, eps, x.shape[1], x.stride(0), out.stride(0), BLOCK=block, num_warps=8)
+def forward(x: Any, weight: Any, eps: float, out: Any, copy: Any, block: int) -> None:
+    copied = copy is not None
+    target = copy if copied else out
+    _forward[(len(x),)](
+        x, weight, out, target, eps, x.shape[1], x.stride(0), out.stride(0), target.stride(0), COPIED=copied,
+        BLOCK=block, num_warps=8,
+    )  # fmt: skip
 
 
 def backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any, ranks: Any, block: int) -> None:

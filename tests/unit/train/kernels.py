@@ -47,6 +47,9 @@ def norms() -> None:
         return rms_norm(x, weight, 1e-6, torch.full((T, H + 8), 9.0, dtype=x.dtype)[:, :H])
 
     both_ways("rms_norm", forward, x, weight)
+    copy = torch.full((T, H + 2), 9.0)[:, :H]
+    rms_norm(x, weight, 1e-6, torch.empty_like(x), copy)
+    assert torch.equal(copy, x)
 
     def backward(*given: torch.Tensor) -> torch.Tensor:
         grad, x, weight, past, ranks = given

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from halops.planner.settings import MemorySettings
 from halops.train import attention
+from halops.train.fused import parts
 from halops.train.fused.install import install, unsupported
 from halops.train.fused.projection import Group, Projection
 from halops.train.packing import StepCollator
@@ -65,6 +66,16 @@ def test_micro_batches_of_one_step_may_keep_more_or_less(tmp_path: Path) -> None
     steps = [StepCollator(64)(some) for some in (rows[:3], rows[3:4], rows[4:])]
     assert relative(gradients(model, steps)[1], expected) < 1e-5
     assert asked == {45, 31, 12}
+
+
+def test_a_gradient_goes_from_layer_to_layer_without_a_copy(tmp_path: Path, monkeypatch: Any) -> None:
+    model = adapted(tmp_path / "base", "llama")
+    install(model, spends(1))
+    placed = []
+    place = parts.place
+    monkeypatch.setattr(parts, "place", lambda x, out: placed.append(x.shape[1]) or place(x, out))
+    gradients(model, [StepCollator(128)(rows_of(LENGTHS))])
+    assert placed.count(SMALL["hidden_size"]) == 1  # the head's
 
 
 def test_in_float64_it_is_the_same_to_the_last_digits(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     outer = {"scales": "*u8", "code": "*fp32", "outer_code": "*fp32", "outer_scales": "*fp32", "offset": "*fp32"}
     return [
         ("rms_norm", rms_norm_triton._forward,
-         types("x weight out", eps="fp32", width="i32", x_stride="i32", out_stride="i32"), norm),
+         types("x weight out copy", eps="fp32", width="i32", x_stride="i32", out_stride="i32", copy_stride="i32"),
+         norm | {"COPIED": True}),
         ("rms_norm_backward", rms_norm_triton._backward,
          types("grad x weight residual out ranks", eps="fp32", width="i32", count="i32", **strides),
          norm | {"RANKS": 64}),
@@ -64,7 +65,7 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         ("swiglu_backward", swiglu_triton._backward,
          types("grad both", width="i32", grad_stride="i32", both_stride="i32"), {"BLOCK": 2048}),
         ("dropout and the gated product's gradients", gated_triton._backward, gated,
-         {"DROPS": True, "RANK": 16, "ROWS": 32, "COLUMNS": 128}),
+         {"ONCE": True, "DROPS": True, "RANK": 16, "ROWS": 16, "COLUMNS": 64}),
         ("their sums", gated_triton._add_up, {"parts": "*fp32", "out": "*bf16", "count": "i32", "number": "i32"},
          {"BLOCK": 1024}),
         ("rotary", rotary_triton._rotate,
