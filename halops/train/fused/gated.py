@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from halops.train.fused.dropout import Masks, weight_gradient
+from halops.train.fused.dropout import Masks, products, weight_gradient
 from halops.train.fused.launch import by_triton
-from halops.train.fused.swiglu import swiglu_backward_
+from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
+FORWARD_TOKENS = 16384  # with fewer there are too few programs, each of which goes along whole rows
 MOST_RANK = 64  # beyond it a tile's three sums have no room in registers
 
 
@@ -24,6 +26,31 @@ class Learned(NamedTuple):
     down: Tensor
     gate: Tensor
     up: Tensor
+
+
+def gated(both: Tensor, out: Tensor, a: Tensor, rank: int, room: Tensor, seen: Tensor, masks: Masks | None) -> Tensor:
+    """Write silu(gate) * up into `out` [T, I], and A of that, or of that after dropout, into `room` and `seen`.
+
+    Args:
+        both: [T, 2 I], gate and up side by side.
+        a: [R + padding, I], of which zeros are the padding.
+        rank: R, MOST_RANK at most with its padding.
+        room, seen: [T, R + padding].
+    """
+    if both.is_meta:
+        return out
+    if by_triton(both):
+        from halops.train.fused import gated_triton
+
+        gated_triton.forward(both, out, a, rank, room, seen, masks)
+        return out
+    swiglu(both, out)
+    if masks is None:
+        torch.mm(out, a.t(), out=room)
+    else:
+        products(out, a, masks, room)
+    seen.copy_(room)
+    return out
 
 
 def gated_backward_(

@@ -15,6 +15,7 @@ ROWS, MOST_COLUMNS = 16, 64  # of a tile
 SUMS = 1024  # elements of each of its sums
 PARTS, LEAST_PART = 4, 256  # of the rows, if there are enough
 WARPS, STAGES = 4, 3
+FORWARD_ROWS, FORWARD_COLUMNS, FORWARD_WARPS, FORWARD_STAGES = 32, 64, 4, 3
 BLOCK = 1024
 
 
@@ -73,6 +74,35 @@ def _backward(
     tl.store(turned + rank * width, ups * up_scale, mask=there)
 
 
+@triton.jit(do_not_specialize=["tokens", "seed"])
+def _forward(
+    both, out, a, room, seen, tokens, width, rank, extra, both_stride, out_stride, a_stride, room_stride, seen_stride,
+    calls, seed, threshold, keep_scale, ONCE: tl.constexpr, DROPS: tl.constexpr, RANK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    row, ranks = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, RANK)
+    rows = row.to(tl.int64)[:, None]
+    learned = tl.zeros((ROWS, RANK), tl.float32)
+    for start in range(0, width, COLUMNS):
+        columns = start + tl.arange(0, COLUMNS)
+        inside = (row < tokens)[:, None] & (columns < width)[None, :]
+        here = both + rows * both_stride + columns[None, :]
+        gate = tl.load(here, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(here + width, mask=inside, other=0.0).to(tl.float32)
+        product = _once((gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), ONCE)
+        tl.store(out + rows * out_stride + columns[None, :], product, mask=inside)
+        if DROPS:
+            kept = _kept(seed, 0, row, start, calls, threshold, 1, COLUMNS) != 0
+            product = tl.where(kept, product, 0.0).to(out.dtype.element_ty)
+        known = (columns < width)[:, None] & (ranks < rank)[None, :]
+        weights = tl.load(a + ranks[None, :] * a_stride + columns[:, None], mask=known, other=0.0)
+        learned = tl.dot(product, weights, learned, input_precision="ieee")
+    made = (learned * keep_scale).to(out.dtype.element_ty)
+    there = (row < tokens)[:, None] & (ranks < extra)[None, :]
+    tl.store(room + rows * room_stride + ranks[None, :], made, mask=there)
+    tl.store(seen + rows * seen_stride + ranks[None, :], made, mask=there)
+
+
 @triton.jit
 def _add_up(parts, out, count, number, BLOCK: tl.constexpr):
     """The sum of `number` parts of `count` elements, in the output's dtype."""
@@ -81,6 +111,21 @@ def _add_up(parts, out, count, number, BLOCK: tl.constexpr):
     for part in range(number):
         made += tl.load(parts + part * count + at, mask=at < count, other=0.0)
     tl.store(out + at, made.to(out.dtype.element_ty), mask=at < count)
+
+
+def forward(both: Tensor, out: Tensor, a: Tensor, rank: int, room: Tensor, seen: Tensor, masks: Any) -> None:
+    tokens, width = out.shape
+    extra = room.shape[1]
+    _forward[(triton.cdiv(tokens, FORWARD_ROWS),)](
+        both, out, a, room, seen, tokens, width, rank, extra, both.stride(0), out.stride(0), a.stride(0),
+        room.stride(0), seen.stride(0), -(-width // 8), *_dropping(masks), ONCE=both.is_cuda, DROPS=masks is not None,
+        RANK=padded(extra), ROWS=FORWARD_ROWS, COLUMNS=FORWARD_COLUMNS, num_warps=FORWARD_WARPS,
+        num_stages=FORWARD_STAGES,
+    )  # fmt: skip
+
+
+def _dropping(masks: Any) -> tuple[int, int, float]:
+    return (masks.seed, masks.threshold, masks.scale) if masks else (0, 0, 1.0)
 
 
 def backward(
@@ -93,11 +138,10 @@ def backward(
     part = triton.cdiv(triton.cdiv(tokens, parts), ROWS) * ROWS
     count = 3 * rank * width
     made = torch.empty(parts, count, dtype=torch.float32, device=grad.device)
-    drops = (masks.seed, masks.threshold, masks.scale) if masks else (0, 0, 1.0)
     _backward[(triton.cdiv(width, columns), parts)](
         grad, both, room, *seen, made, tokens, part, width, rank, grad.stride(0), both.stride(0), room.stride(0),
-        *[item.stride(0) for item in seen], *scales, -(-width // 8), *drops, ONCE=both.is_cuda, DROPS=masks is not None, RANK=ranks,
-        ROWS=ROWS, COLUMNS=columns, num_warps=WARPS, num_stages=STAGES,
+        *[item.stride(0) for item in seen], *scales, -(-width // 8), *_dropping(masks), ONCE=both.is_cuda,
+        DROPS=masks is not None, RANK=ranks, ROWS=ROWS, COLUMNS=columns, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     total = torch.empty(count, dtype=both.dtype, device=grad.device)
     _add_up[(triton.cdiv(count, BLOCK),)](made, total, count, parts, BLOCK=BLOCK)

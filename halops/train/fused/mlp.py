@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from halops.train.fused.gated import gated_backward_
+from halops.train.fused.gated import FORWARD_TOKENS, MOST_RANK, gated, gated_backward_
 from halops.train.fused.parts import Layer, Seeds, adapted, normed
 from halops.train.fused.projection import Grads, add_to
 from halops.train.fused.rms_norm import rms_norm_backward
@@ -23,11 +23,21 @@ def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor], keep: boo
         both = layer.gate_up.output(len(x[part]), x) if kept is None else kept[part]
         _gate_up(x[part], layer, first, seen[2][part], both, made[part])
         product = layer.down.input(len(both), both)
-        swiglu(both[:, : layer.gate_up.rows], product[:, : layer.down.columns])
-        adapted(product, layer.down, second, seen[3][part], False)
+        _product(layer, both[:, : layer.gate_up.rows], product, second, seen[3][part])
         layer.down.forward(product, add=made[part], out=made[part])
         del both, product  # before the next ones are made
     return made, kept
+
+
+def _product(layer: Layer, both: Tensor, product: Tensor, seed: int | None, seen: Tensor) -> None:
+    """Fill down's input."""
+    down, inner = layer.down, product[:, : layer.down.columns]
+    if len(both) < FORWARD_TOKENS or not 0 < down.extra <= MOST_RANK:
+        swiglu(both, inner)
+        adapted(product, down, seed, seen, False)
+        return
+    masks = None if seed is None else down.masks(seed)
+    gated(both, inner, down.stacked, down.rank, product[:, down.columns :], seen, masks)
 
 
 def mlp_backward(

@@ -87,8 +87,8 @@ class Group:
         self._through = self._buffer[: self.rows]  # [W, s B]
         self._weights = self._buffer[: self.rows, : self.columns]
         self._scaled = self._buffer[: self.rows, self.columns :]  # s B
-        self._stacked = self._buffer[self.rows :, : self.columns]  # A
-        self._stacked_t = self._stacked.t()
+        self.stacked = self._buffer[self.rows :, : self.columns]  # A
+        self._stacked_t = self.stacked.t()
         self.adapted = list(self._cut())
         self.resident = resident
         if resident:
@@ -131,7 +131,7 @@ class Group:
             self._clear()
         for one in self.adapted:
             torch.mul(one.b, one.scale, out=self._scaled[one.outputs, one.ranks])
-            self._stacked[one.ranks] = one.a
+            self.stacked[one.ranks] = one.a
 
     def _dequantize(self) -> None:
         at = 0
@@ -144,7 +144,7 @@ class Group:
         if self.extra > self.rank or len(self.projections) > 1:  # else B fills it all
             self._scaled.zero_()
         if self.extra > self.rank:
-            self._stacked[self.rank :].zero_()
+            self.stacked[self.rank :].zero_()
 
     def input(self, tokens: int, like: Tensor) -> Tensor:
         """An input to fill: x [T, I] in the first columns, room for A x behind."""
@@ -160,7 +160,7 @@ class Group:
             return out
         if seed is None:
             return torch.mm(x, self._stacked_t, out=out)
-        return products(x, self._stacked, self.masks(seed), out)
+        return products(x, self.stacked, self.masks(seed), out)
 
     def forward(self, x: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """[T, O]: the product for a filled input, plus the biases, plus `add`."""
@@ -183,8 +183,8 @@ class Group:
         else:
             made, room = (outer @ self._through).split_with_sizes([self.columns, self.extra], dim=1)
             if seed is None:
-                return made.addmm_(room, self._stacked), room
-        return add_products_back_(made, room, self._stacked, self.masks(seed)), room
+                return made.addmm_(room, self.stacked), room
+        return add_products_back_(made, room, self.stacked, self.masks(seed)), room
 
     def in_ranks(self, grad: Tensor, out: Tensor | None = None) -> Tensor:
         """s B^T g [T, room]."""

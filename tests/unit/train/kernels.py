@@ -9,7 +9,7 @@ import torch
 
 from halops.train.fused import dropout, launch, rotary, swiglu
 from halops.train.fused.dequantize import dequantize
-from halops.train.fused.gated import gated_backward_
+from halops.train.fused.gated import gated, gated_backward_
 from halops.train.fused.place import place
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.host_embedding import HostEmbedding
@@ -85,6 +85,16 @@ def gates() -> None:
         grad, both = torch.randn(tokens, inner + 8)[:, :inner], torch.randn(tokens, 2 * inner)
         for wide in (rank, 2 * rank):
             both_ways("gated_backward_", backward, grad, both, torch.randn(tokens, rank), torch.randn(tokens, wide))
+
+
+        def forward(*given: torch.Tensor, rank: int = rank, masks: dropout.Masks | None = masks) -> torch.Tensor:
+            both, a = given
+            out, filled = (both.new_full((len(both), both.shape[1] // 2 + len(a)), 9.0) for _ in range(2))
+            a[rank:] = 0
+            gated(both, out[:, : -len(a)], a, rank, out[:, -len(a) :], filled[:, 1 : 1 + len(a)], masks)
+            return torch.cat([out, filled[:, 1 : 1 + len(a)]], dim=1)
+
+        both_ways("gated", forward, both, torch.randn(rank + 5, inner))
 
 
 def places() -> None:
