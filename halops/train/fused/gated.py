@@ -16,7 +16,7 @@ from halops.train.fused.dropout import Masks, products, weight_gradient
 from halops.train.fused.launch import by_triton
 from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
-FORWARD_TOKENS = 16384  # with fewer there are too few programs, each of which goes along whole rows
+FORWARD_TOKENS = 4096  # with fewer there are too few programs, each of which goes along whole rows
 MOST_RANK = 64  # beyond it a tile's three sums have no room in registers
 
 

@@ -13,9 +13,9 @@ from halops.train.fused.dropout_triton import _kept, padded
 
 ROWS, MOST_COLUMNS = 16, 64  # of a tile
 SUMS = 1024  # elements of each of its sums
-PARTS, LEAST_PART = 4, 256  # of the rows, if there are enough
+PARTS, LEAST_PART = 8, 256  # of the rows, if there are enough
 WARPS, STAGES = 4, 3
-FORWARD_ROWS, FORWARD_COLUMNS, FORWARD_WARPS, FORWARD_STAGES = 32, 64, 4, 3
+FORWARD_ROWS, FORWARD_COLUMNS, FORWARD_WARPS, FORWARD_STAGES = 16, 128, 4, 3
 BLOCK = 1024
 
 
