@@ -20,6 +20,7 @@ from halops.profile import Profile
 from halops.sections import Dimensions
 from halops.units import MIB
 
+GATED_SUMS = 3 * 128  # columns of fp32 as wide as the MLP, as in halops.train.fused.gated
 LOSS_CHUNK_BYTES = 320 * MIB  # of logits, as in halops.train.loss
 
 
@@ -189,7 +190,7 @@ def _one_layer(
     tokens, part = settings.token_budget, min(settings.token_budget, settings.mlp_tokens)
     attended = tokens * (wide.qkv + wide.attention + wide.hidden) * element if again[0] else 0
     both = 2 * wide.inner if again[1] else 0
-    mlp = part * (both + wide.inner + wide.hidden + 3 * wide.extra) * element
+    mlp = part * (both + wide.inner + wide.hidden + 3 * wide.extra) * element + 4 * GATED_SUMS * wide.inner
     through = 2 * tokens * wide.hidden * element
     sums = 4 * trainable // dims.num_hidden_layers
     # Flash attention accumulates dq in fp32, and spreads dk and dv over all heads before it adds them up.

@@ -1,8 +1,8 @@
-"""What the gated MLP's backward pass does between its two products, with what adapters learn there, in one reading.
+"""The gated MLP's product, h = silu(gate) * up, and its backward pass, with what adapters make of them in one reading.
 
-The product h = silu(gate) * up is only there for the gradient in down's A, and the gradients in gate and up are read
-once more for those in gate's and up's B. They are the widest tensors there are: a kernel that sums all three up as it
-goes never writes h, and reads nothing twice.
+Gate, up and h are the widest tensors there are. Forward h is read once more for down's A; backward it is only there
+for the gradient in that A, and the gradients in gate and up are read again for those in gate's and up's B. Kernels
+that sum these up as they go read nothing twice, and never write h in the backward pass.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
 FORWARD_TOKENS = 4096  # with fewer there are too few programs, each of which goes along whole rows
 MOST_RANK = 64  # beyond it a tile's three sums have no room in registers
+MOST_SUMS = 128  # ranks by parts of the rows, each of which has sums of its own in fp32: see halops.planner.peak
 
 
 class Learned(NamedTuple):
@@ -68,7 +69,10 @@ def gated_backward_(
     """
     width = grad.shape[1]
     if both.is_meta:
-        return Learned(both.new_empty(room.shape[1], width), *(both.new_empty(width, room.shape[1]) for _ in seen))
+        sums = both.new_empty(MOST_SUMS, 3, width, dtype=torch.float32)
+        made = Learned(both.new_empty(room.shape[1], width), *(both.new_empty(width, room.shape[1]) for _ in seen))
+        del sums
+        return made
     if by_triton(both):
         from halops.train.fused import gated_triton
 

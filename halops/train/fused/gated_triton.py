@@ -1,4 +1,4 @@
-"""Triton kernels of `gated`: a program takes a block of columns and goes down a part of the rows."""
+"""Triton kernels of `gated`: forward a program goes along a few rows, backward down a part of a few columns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from halops.train.fused.dropout_triton import _kept, padded
+from halops.train.fused.gated import MOST_SUMS
 
-ROWS, MOST_COLUMNS = 16, 64  # of a tile
-SUMS = 1024  # elements of each of its sums
-PARTS, LEAST_PART = 8, 256  # of the rows, if there are enough
+# Of tiles, the best of those tried on an H200.
+ROWS, MOST_COLUMNS, FORWARD_COLUMNS = 16, 64, 128
+SUM_BYTES, FORWARD_BYTES = 2048, 16384  # of columns by ranks: for registers, and for any card's shared memory
+LEAST_PART = 256  # rows of a part
 WARPS, STAGES = 4, 3
-FORWARD_ROWS, FORWARD_COLUMNS, FORWARD_WARPS, FORWARD_STAGES = 16, 128, 4, 3
 BLOCK = 1024
 
 
@@ -116,11 +117,11 @@ def _add_up(parts, out, count, number, BLOCK: tl.constexpr):
 def forward(both: Tensor, out: Tensor, a: Tensor, rank: int, room: Tensor, seen: Tensor, masks: Any) -> None:
     tokens, width = out.shape
     extra = room.shape[1]
-    _forward[(triton.cdiv(tokens, FORWARD_ROWS),)](
+    ranks = padded(extra)
+    _forward[(triton.cdiv(tokens, ROWS),)](
         both, out, a, room, seen, tokens, width, rank, extra, both.stride(0), out.stride(0), a.stride(0),
         room.stride(0), seen.stride(0), -(-width // 8), *_dropping(masks), ONCE=both.is_cuda, DROPS=masks is not None,
-        RANK=padded(extra), ROWS=FORWARD_ROWS, COLUMNS=FORWARD_COLUMNS, num_warps=FORWARD_WARPS,
-        num_stages=FORWARD_STAGES,
+        RANK=ranks, ROWS=ROWS, COLUMNS=forward_columns(ranks, both.element_size()), num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
 
 
@@ -134,7 +135,7 @@ def backward(
     (tokens, width), rank = grad.shape, room.shape[1]
     ranks = padded(rank)
     columns = columns_for(ranks, both.element_size())
-    parts = max(1, min(PARTS, triton.cdiv(tokens, LEAST_PART)))
+    parts = max(1, min(MOST_SUMS // ranks, triton.cdiv(tokens, LEAST_PART)))
     part = triton.cdiv(triton.cdiv(tokens, parts), ROWS) * ROWS
     count = 3 * rank * width
     made = torch.empty(parts, count, dtype=torch.float32, device=grad.device)
@@ -151,4 +152,9 @@ def backward(
 
 def columns_for(rank: int, element: int) -> int:
     """Of a tile, by the padded rank and an element's bytes."""
-    return max(16, min(MOST_COLUMNS, 2 * SUMS // (rank * element)))
+    return max(16, min(MOST_COLUMNS, SUM_BYTES // (rank * element)))
+
+
+def forward_columns(rank: int, element: int) -> int:
+    """The same, forward."""
+    return max(16, min(FORWARD_COLUMNS, FORWARD_BYTES // (rank * element)))

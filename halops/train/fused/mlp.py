@@ -15,8 +15,8 @@ from halops.train.fused.swiglu import swiglu, swiglu_backward_
 
 
 def mlp(x: Tensor, layer: Layer, seeds: Seeds, seen: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor | None]:
-    """x [T, H] through norm and MLP, with the residual; and, if it is to be kept, gate and up side by side with room
-    behind. What the adapters make of their inputs goes into `seen`."""
+    """x [T, H] through norm and MLP, with the residual; and, if it is to be kept, gate and up side by side as
+    `layer.gate_up.output` makes them. What the adapters make of their inputs goes into `seen`."""
     made = torch.empty_like(x)
     kept = layer.gate_up.output(len(x), x) if keep else None
     for part, (first, second) in _parts(layer, len(x), seeds):

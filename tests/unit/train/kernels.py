@@ -86,7 +86,6 @@ def gates() -> None:
         for wide in (rank, 2 * rank):
             both_ways("gated_backward_", backward, grad, both, torch.randn(tokens, rank), torch.randn(tokens, wide))
 
-
         def forward(*given: torch.Tensor, rank: int = rank, masks: dropout.Masks | None = masks) -> torch.Tensor:
             both, a = given
             out, filled = (both.new_full((len(both), both.shape[1] // 2 + len(a)), 9.0) for _ in range(2))

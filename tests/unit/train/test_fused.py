@@ -166,11 +166,13 @@ def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Group]:
     return calls
 
 
-def test_a_resident_base_follows_the_adapter(tmp_path: Path) -> None:
-    model = adapted(tmp_path / "base", "qwen2")
+def test_a_resident_base_follows_the_adapter(tmp_path: Path, monkeypatch: Any) -> None:
+    """Written once a micro-batch: the backward pass finds what the forward pass left."""
+    model, calls = adapted(tmp_path / "base", "qwen2"), counted(monkeypatch, "write")
     rows = rows_of(LENGTHS)
-    install(model, spends(2), resident=True)
-    gradients(model, [StepCollator(64)(rows)])
+    layers = install(model, spends(2), resident=True)
+    gradients(model, [StepCollator(128)(rows)])
+    assert len(calls) == len(layers) * 4
     for name, item in model.named_parameters():
         if "lora_" in name:
             item.data *= 1.5

@@ -66,6 +66,11 @@ def kernels() -> list[tuple[str, Any, dict[str, str], dict[str, Any]]]:
          types("grad both", width="i32", grad_stride="i32", both_stride="i32"), {"BLOCK": 2048}),
         ("dropout and the gated product's gradients", gated_triton._backward, gated,
          {"ONCE": True, "DROPS": True, "RANK": 16, "ROWS": 16, "COLUMNS": 64}),
+        ("dropout and the gated product", gated_triton._forward,
+         types("both out a room seen", keep_scale="fp32",
+               **dict.fromkeys(["tokens", "width", "rank", "extra", "calls", "seed", "threshold"], "i32"),
+               **{f"{name}_stride": "i32" for name in ("both", "out", "a", "room", "seen")}),
+         {"ONCE": True, "DROPS": True, "RANK": 16, "ROWS": 16, "COLUMNS": 128}),
         ("their sums", gated_triton._add_up, {"parts": "*fp32", "out": "*bf16", "count": "i32", "number": "i32"},
          {"BLOCK": 1024}),
         ("rotary", rotary_triton._rotate,
@@ -128,20 +133,22 @@ CONSUMER_SHARED = 99 * 1024  # bytes of shared memory that a block gets of capab
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "element"), [("bf16", 2), ("fp32", 4)])
 @pytest.mark.parametrize("rank", [16, 64, 256])
-def test_dropout_s_tiles_fit_a_consumer_card(dtype: str, element: int, rank: int) -> None:
+def test_adapters_tiles_fit_a_consumer_card(dtype: str, element: int, rank: int) -> None:
     """With wide rows that start aligned, as the layers have them: loads are pipelined then, through shared memory."""
     from halops.train.fused import dropout_triton, gated, gated_triton
 
     for name, function, types, constants in kernels():
-        if not name.startswith("dropout") or (name.endswith("gradients") and rank > gated.MOST_RANK):
+        if not name.startswith("dropout") or ("gated" in name and rank > gated.MOST_RANK):
             continue
         kinds = {argument: kind.replace("bf16", dtype) for argument, kind in types.items()}
         aligned = [
             item for item, kind in kinds.items()
             if kind.startswith("*") or "stride" in item or item in ("width", "rank", "calls")
         ]  # fmt: skip
-        columns = (gated_triton if function is gated_triton._backward else dropout_triton).columns_for(rank, element)
-        changed = {"RANK": rank, "COLUMNS": columns}
+        columns_for = {
+            gated_triton._backward: gated_triton.columns_for, gated_triton._forward: gated_triton.forward_columns
+        }.get(function, dropout_triton.columns_for)  # fmt: skip
+        changed = {"RANK": rank, "COLUMNS": columns_for(rank, element)}
         made = compiled(
             function, kinds, constants | changed, 86, [item for item in aligned if item in function.arg_names]
         )
