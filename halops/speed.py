@@ -32,7 +32,7 @@ DEVICES = (
     Device("H100", 81, 400, "measured: 4 x 4096 tokens at 9,400 tokens/s", 2.5e12, 45e9),
 )
 # Known by their names alone: of an unknown card's speed their memory says nothing.
-NAMED = (Device("H200", 141, 550, "measured: 13,300 to 18,070 tokens/s by what is computed again", 3.5e12, 50e9),)
+NAMED = (Device("H200", 141, 575, "measured: 14,160 to 18,620 tokens/s by what is computed again", 3.5e12, 50e9),)
 
 # One micro-batch can't take less than its kernel launches: 0.45 s for 28 layers on an H100's host, whatever the GPU.
 LAUNCH_SECONDS_PER_LAYER = 0.016

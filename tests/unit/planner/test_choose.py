@@ -78,7 +78,8 @@ def test_short_rows_get_a_budget_for_their_longest_steps() -> None:
     plan = choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024, 390), H200, 0)
     assert str(plan).startswith("8,192 tokens at a time, 19 layers checkpointed (1 in a usual 3,120 tokens), embedding")
     assert "usual" not in str(choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024), H200, 0))
-    assert choose(load_profile("rtx8"), QWEN, 15 * GIB, rows(8, 1024), H200, 0).settings.token_budget < 8192
+    short, full = (choose(load_profile("rtx8"), QWEN, 18 * GIB, rows(8, 1024, mean), H200, 0) for mean in (390, 1024))
+    assert full.settings.token_budget < short.settings.token_budget == 8192
 
 
 def test_no_more_waits_in_host_memory_than_there_is() -> None:
