@@ -5,15 +5,22 @@ Run as a process of its own, `TRITON_INTERPRET=1 python -m tests.unit.train.kern
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import torch
 
-from halops.train.fused import dropout, launch, rotary, swiglu
+from halops.planner.settings import MemorySettings
+from halops.train.fused import dropout, launch, mlp, rotary, swiglu
 from halops.train.fused.dequantize import dequantize
 from halops.train.fused.gated import gated, gated_backward_
+from halops.train.fused.install import install
 from halops.train.fused.place import place
 from halops.train.fused.rms_norm import rms_norm, rms_norm_backward
 from halops.train.host_embedding import HostEmbedding
 from halops.train.loss import chunked_loss
+from halops.train.packing import StepCollator
+from tests.unit.train.test_packing import FAMILIES, adapted, gradients, rows_of
 
 T, H, INNER = 5, 24, 40
 
@@ -179,8 +186,28 @@ def gradient(
     return loss.detach(), leaf.grad
 
 
+def models() -> None:
+    """Whole models with dropout, by the kernels and by their references: that each gets what it expects."""
+    mlp.FORWARD_TOKENS = 1
+    for family in ("llama", "phi3"):
+        made = []
+        for interpreted in (True, False):
+            launch.INTERPRETED = interpreted
+            with tempfile.TemporaryDirectory() as folder:
+                model = adapted(Path(folder) / "base", family, **FAMILIES[family])
+            for module in model.modules():
+                if hasattr(module, "lora_dropout"):
+                    module.lora_dropout["default"] = torch.nn.Dropout(0.3)
+            install(model, lambda _: MemorySettings(token_budget=64, checkpointed_layers=1, mlp_tokens=13))
+            torch.manual_seed(11)
+            made.append(gradients(model, [StepCollator(64)(rows_of([24, 17]))])[1])
+        found, expected = (torch.cat([item.flatten() for item in grads.values()]) for grads in made)
+        close(f"a {family}'s gradients", found, expected, 5e-6)
+    launch.INTERPRETED = True
+
+
 if __name__ == "__main__":
     assert launch.INTERPRETED
     torch.manual_seed(0)
-    for check in (norms, places, products, gates, rotations, dropped, weights, lookups, losses):
+    for check in (norms, places, products, gates, rotations, dropped, weights, lookups, losses, models):
         check()
