@@ -3,6 +3,7 @@
     python -m bench.train                                         # every cell with its usual contenders
     python -m bench.train --cells 1024 --contenders ours,unsloth-8 --out results.jsonl
     python -m bench.train --cells short --dropout 0.05 --out results.jsonl
+    python -m bench.train --gpus 0,1                              # a queue of cells on each, half the processors each
     python -m bench.train --family llama --cells 1024 --contenders ours,ours-plain
     python -m bench.train.kernels                                 # our kernels: right, and how fast
     python -m bench.train.equality                                # gradients and 50 steps against the classic step
@@ -21,10 +22,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL
+from bench.train.shares import Share, shares, spread
 
 
 def order(contenders: list[str]) -> list[str]:
@@ -39,9 +42,11 @@ def environment(sites: dict[str, str], code: str) -> dict[str, str]:
     return os.environ | quiet | {"PYTHONPATH": path}
 
 
-def child(arguments: list[str], sites: dict[str, str], code: str, limit: float) -> tuple[str, str]:
-    """Its RESULT line without that word, or "", and the end of what it printed."""
-    return measured(["bench.train.child", *arguments], environment(sites, code), limit)
+def child(
+    arguments: list[str], sites: dict[str, str], code: str, limit: float, more: dict[str, str] | None = None
+) -> tuple[str, str]:
+    """Its RESULT line without that word, or "", and the end of what it printed; `more` goes into its environment."""
+    return measured(["bench.train.child", *arguments], environment(sites, code) | (more or {}), limit)
 
 
 def measured(words: list[str], env: dict[str, str], limit: float | None = None) -> tuple[str, str]:
@@ -82,6 +87,7 @@ def main() -> int:
     parser.add_argument("--family", default="qwen2", choices=list(FAMILIES), help="whose dimensions")
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
+    parser.add_argument("--gpus", help="indices: a queue of cells on each, with its share of the processors")
     parser.add_argument("--once", action="store_true", help="each contender once: to try settings")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, which the peers want beside the base")
     parser.add_argument("--site", action="append", default=[], metavar="CODE=FOLDER")
@@ -96,23 +102,32 @@ def main() -> int:
         if not (base / "config.json").is_file():
             print(text)
             return 1
-    good = True
-    for cell in options.cells.split(","):
+    lock, results = threading.Lock(), list[bool]()
+
+    def run(cell: str, share: Share | None = None) -> None:
         wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
+        more = {} if share is None else share.environment(options.work)
         for name in wanted if options.once else order(wanted):
             began = time.monotonic()
             arguments = [cell, name, "--base", str(base), "--timed", str(options.timed)]
             arguments += ["--warm", str(options.warm)] if options.warm is not None else []
-            line, text = child(
-                [*arguments, "--dropout", str(options.dropout)], sites, CONTENDERS[name].code, options.limit
-            )
-            if line:
-                with options.out.open("a") as stream:
-                    stream.write(line + "\n")
-            good &= bool(line)
+            arguments += ["--dropout", str(options.dropout)]
+            line, text = child(arguments, sites, CONTENDERS[name].code, options.limit, more)
             said = summary(json.loads(line)) if line else f"no result\n{text}"
-            print(f"{cell:6} {name:20} {time.monotonic() - began:4.0f} s  {said}", flush=True)
-    return 0 if good else 1
+            with lock:
+                results.append(bool(line))
+                if line:
+                    with options.out.open("a") as stream:
+                        stream.write(line + "\n")
+                print(f"{cell:6} {name:20} {time.monotonic() - began:4.0f} s  {said}", flush=True)
+
+    cells = options.cells.split(",")
+    if options.gpus:
+        spread(cells, shares(options.gpus.split(","), os.sched_getaffinity(0)), run)
+    else:
+        for cell in cells:
+            run(cell)
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
 from bench.train.idle import said
 from bench.train.meter import Meter
+from bench.train.shares import Share, shares, spread
 from bench.train.table import joined, longest, plot, read, table
 from bench.train.timeline import Gap, Ran, covered, gaps
 
@@ -68,6 +71,40 @@ def test_the_meter_weighs_the_same_steps() -> None:
     meter.seconds, meter.busy_seconds, meter.busy_tokens = [0.2, 0.4], 0.5, 40
     assert meter.result()["busy_ms_per_token"] == 12.5
     assert meter.result()["wall_over_busy"] == pytest.approx(1.2)
+
+
+def test_gpus_of_one_host_share_its_processors(tmp_path: Path) -> None:
+    first, second = shares(["0", "1"], {0, 1, 2, 3, 8})
+    assert (first.processors, second.processors) == ({0, 1}, {2, 3})
+    assert [share.processors for share in shares(["4", "5"], {3})] == [{3}, {3}]
+    one, other = (share.environment(tmp_path) for share in (first, second))
+    assert one["CUDA_VISIBLE_DEVICES"] == "0"
+    assert all(one[name] != other[name] for name in one)
+
+
+def test_cells_go_to_whichever_gpu_is_free() -> None:
+    """The first takes one cell until the other has done all that are left."""
+    here, ran, done = os.sched_getaffinity(0), dict[str, str](), threading.Event()
+
+    def run(cell: str, share: Share) -> None:
+        assert os.sched_getaffinity(0) == share.processors
+        ran[cell] = share.gpu
+        if cell == "a":
+            assert done.wait(30)
+        elif cell == "c":
+            done.set()
+
+    spread(["a", "b", "c"], shares(["0", "1"], here), run)
+    assert ran["b"] == ran["c"] != ran["a"]
+    assert os.sched_getaffinity(0) == here
+
+
+def test_a_cell_that_fails_ends_the_others_queue() -> None:
+    def run(cell: str, share: Share) -> None:
+        raise RuntimeError(cell)
+
+    with pytest.raises(RuntimeError, match="a"):
+        spread(["a"], shares(["0"], os.sched_getaffinity(0)), run)
 
 
 def test_a_b_b_a() -> None:
