@@ -98,7 +98,7 @@ class Group:
     @property
     def adapters(self) -> list[Tensor]:
         """A and B of each projection that has them, in order."""
-        return [item for one in self.projections for item in (one.a, one.b) if item is not None]
+        return [item for one in self.adapted for item in (one.a, one.b)]
 
     @property
     def drops(self) -> bool:

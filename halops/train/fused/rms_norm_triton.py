@@ -64,5 +64,5 @@ def backward(grad: Any, x: Any, weight: Any, eps: float, residual: Any, out: Any
     count = ranks.shape[1]
     _backward[(len(x),)](
         grad, x, weight, residual, out, ranks, eps, x.shape[1], count, grad.stride(0), x.stride(0), residual.stride(0),
-        out.stride(0), ranks.stride(0), BLOCK=block, RANKS=max(1, power_of_two(count)), num_warps=8,
+        out.stride(0), ranks.stride(0), BLOCK=block, RANKS=power_of_two(count), num_warps=8,
     )  # fmt: skip
