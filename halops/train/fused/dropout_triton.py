@@ -166,6 +166,6 @@ def padded(rank: int) -> int:
     return max(16, power_of_two(rank))
 
 
-def columns_for(rank: int, element: int) -> int:
-    """Of a tile, by the padded rank and an element's bytes."""
-    return max(16, min(MOST_COLUMNS, MOST_COLUMNS * RANK_BYTES // (rank * element)))
+def columns_for(rank: int, element: int, most: int = MOST_COLUMNS, rank_bytes: int = RANK_BYTES) -> int:
+    """Of a tile, by the padded rank and an element's bytes: `most` for ranks of so many bytes, fewer for more."""
+    return max(16, min(most, most * rank_bytes // (rank * element)))

@@ -9,12 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from halops.train.fused.dropout_triton import _kept, padded
+from halops.train.fused.dropout_triton import _kept, columns_for, padded
 from halops.train.fused.gated import MOST_SUMS
 
 # Of tiles, the best of those tried on an H200.
-ROWS, MOST_COLUMNS, FORWARD_COLUMNS = 16, 64, 128
-SUM_BYTES, FORWARD_BYTES = 2048, 16384  # of columns by ranks: for registers, and for any card's shared memory
+ROWS, MOST_COLUMNS = 16, 64
+RANK_BYTES = 32  # with so many columns; more ranks take fewer, to leave room in registers for three sums
 LEAST_PART = 256  # rows of a part
 WARPS, STAGES = 4, 3
 BLOCK = 1024
@@ -121,7 +121,7 @@ def forward(both: Tensor, out: Tensor, a: Tensor, rank: int, room: Tensor, seen:
     _forward[(triton.cdiv(tokens, ROWS),)](
         both, out, a, room, seen, tokens, width, rank, extra, both.stride(0), out.stride(0), a.stride(0),
         room.stride(0), seen.stride(0), -(-width // 8), *_dropping(masks), ONCE=both.is_cuda, DROPS=masks is not None,
-        RANK=ranks, ROWS=ROWS, COLUMNS=forward_columns(ranks, both.element_size()), num_warps=WARPS, num_stages=STAGES,
+        RANK=ranks, ROWS=ROWS, COLUMNS=columns_for(ranks, both.element_size()), num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     (tokens, width), rank = grad.shape, room.shape[1]
     ranks = padded(rank)
-    columns = columns_for(ranks, both.element_size())
+    columns = backward_columns(ranks, both.element_size())
     parts = max(1, min(MOST_SUMS // ranks, triton.cdiv(tokens, LEAST_PART)))
     part = triton.cdiv(triton.cdiv(tokens, parts), ROWS) * ROWS
     count = 3 * rank * width
@@ -150,11 +150,6 @@ def backward(
     return down.view(rank, width), gate.view(width, rank), up.view(width, rank)
 
 
-def columns_for(rank: int, element: int) -> int:
+def backward_columns(rank: int, element: int) -> int:
     """Of a tile, by the padded rank and an element's bytes."""
-    return max(16, min(MOST_COLUMNS, SUM_BYTES // (rank * element)))
-
-
-def forward_columns(rank: int, element: int) -> int:
-    """The same, forward."""
-    return max(16, min(FORWARD_COLUMNS, FORWARD_BYTES // (rank * element)))
+    return columns_for(rank, element, MOST_COLUMNS, RANK_BYTES)

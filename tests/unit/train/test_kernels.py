@@ -145,9 +145,8 @@ def test_adapters_tiles_fit_a_consumer_card(dtype: str, element: int, rank: int)
             item for item, kind in kinds.items()
             if kind.startswith("*") or "stride" in item or item in ("width", "rank", "calls")
         ]  # fmt: skip
-        columns_for = {
-            gated_triton._backward: gated_triton.columns_for, gated_triton._forward: gated_triton.forward_columns
-        }.get(function, dropout_triton.columns_for)  # fmt: skip
+        back = function is gated_triton._backward
+        columns_for = gated_triton.backward_columns if back else dropout_triton.columns_for
         changed = {"RANK": rank, "COLUMNS": columns_for(rank, element)}
         made = compiled(
             function, kinds, constants | changed, 86, [item for item in aligned if item in function.arg_names]
