@@ -20,14 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL
 from bench.train.shares import Share, shares, spread
+from bench.train.turns import Job, Seats, Started, in_turn, seats
 
 
 def order(contenders: list[str]) -> list[str]:
@@ -42,25 +42,15 @@ def environment(sites: dict[str, str], code: str) -> dict[str, str]:
     return os.environ | quiet | {"PYTHONPATH": path}
 
 
-def child(
-    arguments: list[str], sites: dict[str, str], code: str, limit: float, more: dict[str, str] | None = None
-) -> tuple[str, str]:
-    """Its RESULT line without that word, or "", and the end of what it printed; `more` goes into its environment."""
-    return measured(["bench.train.child", *arguments], environment(sites, code) | (more or {}), limit)
+def child(arguments: list[str], sites: dict[str, str], code: str, limit: float) -> tuple[str, str]:
+    """Its RESULT line without that word, or "", and the end of what it printed."""
+    return measured(["bench.train.child", *arguments], environment(sites, code), limit)
 
 
 def measured(words: list[str], env: dict[str, str], limit: float | None = None) -> tuple[str, str]:
     """A module's RESULT line, as `child` has it, with its arguments behind its name."""
-    argv = [sys.executable, "-m", *words]
-    try:
-        done = subprocess.run(
-            argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit, check=False
-        )
-        text = done.stdout
-    except subprocess.TimeoutExpired as error:
-        text = (error.stdout or b"").decode(errors="replace") + f"\nstopped after {limit:.0f} s"
-    lines = [line.removeprefix("RESULT ") for line in text.splitlines() if line.startswith("RESULT ")]
-    return (lines[-1] if lines else ""), text[-2000:]
+    ended = Started(Job(words, env, limit), Seats(frozenset(os.sched_getaffinity(0)))).turn()
+    return ended.line, ended.text
 
 
 def summary(line: dict[str, object]) -> str:
@@ -104,29 +94,32 @@ def main() -> int:
             return 1
     lock, results = threading.Lock(), list[bool]()
 
-    def run(cell: str, share: Share | None = None) -> None:
-        wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
-        more = {} if share is None else share.environment(options.work)
-        for name in wanted if options.once else order(wanted):
-            began = time.monotonic()
-            arguments = [cell, name, "--base", str(base), "--timed", str(options.timed)]
-            arguments += ["--warm", str(options.warm)] if options.warm is not None else []
-            arguments += ["--dropout", str(options.dropout)]
-            line, text = child(arguments, sites, CONTENDERS[name].code, options.limit, more)
+    def jobs(cells: Iterable[str], more: dict[str, str]) -> Iterator[Job]:
+        for cell in cells:
+            wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
+            for name in wanted if options.once else order(wanted):
+                words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
+                words += ["--warm", str(options.warm)] if options.warm is not None else []
+                words += ["--dropout", str(options.dropout)]
+                code = CONTENDERS[name].code
+                yield Job(words, environment(sites, code) | more, options.limit, quick=code == "ours")
+
+    def run(cells: Iterable[str], share: Share | None = None) -> None:
+        more = share.environment(options.work) if share else {}
+        for job, (line, text, seconds) in in_turn(jobs(cells, more), seats(os.sched_getaffinity(0))):
             said = summary(json.loads(line)) if line else f"no result\n{text}"
             with lock:
                 results.append(bool(line))
                 if line:
                     with options.out.open("a") as stream:
                         stream.write(line + "\n")
-                print(f"{cell:6} {name:20} {time.monotonic() - began:4.0f} s  {said}", flush=True)
+                print(f"{job.words[1]:6} {job.words[2]:20} {seconds:4.0f} s  {said}", flush=True)
 
     cells = options.cells.split(",")
     if options.gpus:
         spread(cells, shares(options.gpus.split(","), os.sched_getaffinity(0)), run)
     else:
-        for cell in cells:
-            run(cell)
+        run(cells)
     return 0 if all(results) else 1
 
 

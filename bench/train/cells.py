@@ -47,6 +47,7 @@ class Cell:
     short: bool = False
     profile: str = "rtx8"
     warm: int = 0  # steps before the timed ones, at least
+    skip: int = 0  # steps whose rows are left out, the first ones
     again: tuple[int, int] = (0, 0)  # from one step to before another, which come a second time at once
 
     @property
@@ -85,8 +86,13 @@ CONTENDERS = {
     ),
     "ours-all-kept": Contender("ours", sets=("training.offload_activations=true", "training.checkpointed_layers=0")),
     "trl": Contender("trl"),
-    "trl-packed": Contender("trl", packed=1024),
-    "trl-8": Contender("trl", micro=8),
+    "trl-2": Contender("trl", micro=2),
+    "trl-4": Contender("trl", micro=4),
+    "trl-packed": Contender("trl", packed=2048),
+    "trl-packed-1024": Contender("trl", packed=1024),
+    "trl-padding-free": Contender("trl", micro=8, padding_free=True),
+    "trl-4-kept": Contender("trl", micro=4, checkpointing=False),
+    "trl-2-kept": Contender("trl", micro=2, checkpointing=False),
     "unsloth": Contender("unsloth"),
     "unsloth-8": Contender("unsloth", micro=8),
     "unsloth-4": Contender("unsloth", micro=4),
@@ -127,8 +133,8 @@ def rows(cell: Cell, vocab: int) -> list[list[int]]:
     """The same random ids for everybody."""
     choose = random.Random(1)
     made = [[choose.randrange(min(1000, vocab // 2), vocab - 100) for _ in range(count)] for count in lengths(cell)]
-    first, last = (step * cell.rows_a_step for step in cell.again)
-    return [*made[:last], *made[first:]]
+    skipped, first, last = (step * cell.rows_a_step for step in (cell.skip, *cell.again))
+    return [*made[skipped:last], *made[first:]]
 
 
 def config(family: str, tiny: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -13,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.train.cells import CONTENDERS, FAMILIES, Cell, Contender, cell_of, config, vocabulary
+from bench.train.turns import wait_for_turn
 
+# What a measurement imports, in this order: Unsloth wants to be first.
+IMPORTS = {
+    "ours": ("torch", "bitsandbytes", "peft", "halops.stages.train", "halops.train.session", "bench.train.ours"),
+    "trl": ("torch", "bitsandbytes", "peft", "datasets", "trl.trainer.sft_trainer", "bench.train.peers"),
+    "unsloth": ("unsloth", "datasets", "trl.trainer.sft_trainer", "bench.train.peers"),
+}
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "liger-kernel", "unsloth", "triton", "accelerate")
 
 
@@ -31,17 +39,27 @@ def make_base(folder: Path, family: str, layers: int, tiny: bool, tokenizer: Pat
         AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
 
 
+def get_ready(code: str) -> None:
+    """Import all of it, before anything is measured."""
+    first, *others = IMPORTS[code]
+    if code == "unsloth":  # sets what its allocator does by itself
+        importlib.import_module(first)
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    for name in (first, *others):
+        importlib.import_module(name)
+
+
 def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: float) -> dict[str, Any]:
     """Under the cell's cap; out of memory is a result, too."""
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
 
     from bench.train import ours, peers
     from bench.train.meter import Meter, limit_memory
 
     limit_memory(cell.cap)
-    if cell.short:  # the steps that are profiled are those that were timed
-        cell = replace(cell, again=(contender.warm, contender.warm + timed))
+    if cell.short:  # the steps that are profiled are those that were timed, and the same after less warming up
+        first = max(cell.warm, contender.warm)
+        cell = replace(cell, skip=first - contender.warm, again=(first, first + timed))
     meter, vocab = Meter(contender.warm, timed, timed if cell.short else 1), vocabulary(base)
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.perf_counter()
@@ -78,6 +96,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, help="instead of the cell's and the contender's own")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--turn", action="store_true", help="begin when a line comes in: bench.train.turns")
     options = parser.parse_args()
     if options.cell == "base":
         make_base(options.base, options.family, options.layers, options.tiny, options.tokenizer)
@@ -85,11 +104,12 @@ def main() -> None:
     cell, contender = cell_of(options.cell), CONTENDERS[options.contender]
     warm = max(contender.warm, cell.warm) if options.warm is None else options.warm
     contender = replace(contender, warm=warm)
-    if contender.code == "unsloth":
-        import unsloth  # type: ignore[import-not-found]  # noqa: F401  # wants to be first
-    result = measure(cell, contender, options.base, options.timed, options.dropout)
+    get_ready(contender.code)
     import torch
 
+    if options.turn and (processors := wait_for_turn()):
+        torch.set_num_threads(len(processors))
+    result = measure(cell, contender, options.base, options.timed, options.dropout)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     line = {
         "cell": options.cell, "contender": options.contender, "dropout": options.dropout, "device": device,

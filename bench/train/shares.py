@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,20 +31,24 @@ def shares(gpus: Sequence[str], processors: Iterable[int]) -> list[Share]:
     return [Share(gpu, frozenset(numbers[at * count : (at + 1) * count] or numbers)) for at, gpu in enumerate(gpus)]
 
 
-def spread(cells: Iterable[str], found: Sequence[Share], run: Callable[[str, Share], None]) -> None:
-    """Run every cell on whichever GPU is free next. Raises what a run raised, when all have ended."""
+def spread(cells: Iterable[str], found: Sequence[Share], run: Callable[[Iterable[str], Share], None]) -> None:
+    """Run every cell on whichever GPU asks for one next. Raises what a run raised, when all have ended."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for cell in cells:
         waiting.put(cell)
     failed: list[BaseException] = []
 
+    def next_ones() -> Iterator[str]:
+        while not failed:
+            try:
+                yield waiting.get_nowait()
+            except queue.Empty:
+                return
+
     def work(share: Share) -> None:
         os.sched_setaffinity(0, share.processors)  # of this thread, and of the processes that it starts
         try:
-            while not failed:
-                run(waiting.get_nowait(), share)
-        except queue.Empty:
-            return
+            run(next_ones(), share)
         except BaseException as error:
             failed.append(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def test_the_timed_steps_come_again_to_be_profiled() -> None:
     assert twice[: 17 * 8] == once[: 17 * 8]
     assert twice[17 * 8 : 22 * 8] == once[12 * 8 : 17 * 8]
     assert twice[22 * 8 :] == once[17 * 8 :]
+    assert rows(replace(short, skip=8, again=(12, 17)), 152064) == twice[8 * 8 :]
 
 
 def test_busy_is_the_time_in_which_anything_runs() -> None:
@@ -86,13 +88,14 @@ def test_cells_go_to_whichever_gpu_is_free() -> None:
     """The first takes one cell until the other has done all that are left."""
     here, ran, done = os.sched_getaffinity(0), dict[str, str](), threading.Event()
 
-    def run(cell: str, share: Share) -> None:
+    def run(cells: Iterable[str], share: Share) -> None:
         assert os.sched_getaffinity(0) == share.processors
-        ran[cell] = share.gpu
-        if cell == "a":
-            assert done.wait(30)
-        elif cell == "c":
-            done.set()
+        for cell in cells:
+            ran[cell] = share.gpu
+            if cell == "a":
+                assert done.wait(30)
+            elif cell == "c":
+                done.set()
 
     spread(["a", "b", "c"], shares(["0", "1"], here), run)
     assert ran["b"] == ran["c"] != ran["a"]
@@ -100,8 +103,8 @@ def test_cells_go_to_whichever_gpu_is_free() -> None:
 
 
 def test_a_cell_that_fails_ends_the_others_queue() -> None:
-    def run(cell: str, share: Share) -> None:
-        raise RuntimeError(cell)
+    def run(cells: Iterable[str], share: Share) -> None:
+        raise RuntimeError(next(iter(cells)))
 
     with pytest.raises(RuntimeError, match="a"):
         spread(["a"], shares(["0"], os.sched_getaffinity(0)), run)
