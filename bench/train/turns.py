@@ -90,7 +90,7 @@ class Started:
 
 
 def _scratch() -> IO[bytes]:
-    return tempfile.NamedTemporaryFile(prefix="bench-train-")  # noqa: SIM115  # lives as long as its process
+    return tempfile.NamedTemporaryFile(prefix="bench-train-")  # lives as long as its process
 
 
 def in_turn(jobs: Iterable[Job], here: Seats) -> Iterator[tuple[Job, Ended]]:

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from bench.train.turns import Ended, Job, Seats, in_turn, seats
 
+LIMITS = {"long": 3.0}
 
-def take_turns(
-    log: Path, named: dict[str, list[str]], here: Seats, limit: float | None = None
-) -> tuple[list[Ended], list[list[str]]]:
+
+def take_turns(log: Path, named: dict[str, list[str]], here: Seats) -> tuple[list[Ended], list[list[str]]]:
     """Processes by name, capitals for quick ones, each with those that it waits for in its turn; what they noted."""
     jobs = [
-        Job(["tests.unit.bench.taking_turns", str(log), name, *awaited], dict(os.environ), limit, name.isupper())
+        Job(
+            ["tests.unit.bench.taking_turns", str(log), name, *awaited],
+            dict(os.environ),
+            LIMITS.get(name),
+            name.isupper(),
+        )
         for name, awaited in named.items()
     ]
     ended = [end for _, end in in_turn(jobs, here)]
@@ -50,9 +55,9 @@ def test_nobody_imports_ahead_where_no_processor_is_to_spare(tmp_path: Path) -> 
 
 def test_a_turn_has_an_end(tmp_path: Path) -> None:
     here = Seats(frozenset(os.sched_getaffinity(0)))
-    (stopped, after), _ = take_turns(tmp_path / "log", {"long": [], "b": []}, here, limit=20)
+    (stopped, after), _ = take_turns(tmp_path / "log", {"long": [], "b": []}, here)
     assert (stopped.line, after.line) == ("", "b")
-    assert stopped.text.endswith("stopped after 20 s")
+    assert stopped.text.endswith("stopped after 3 s")
     assert stopped.seconds < 60
 
 
