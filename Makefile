@@ -85,11 +85,11 @@ bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one 
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.merge
 
 BENCH_BASE = --base /tmp/bench-train/qwen2-28
+BENCH_BOTH = --dropout 0,0.05
 bench-train: .venv/dev ## Training on this GPU: ours, TRL + Liger and Unsloth, two hours and 45 GB of disk; ARGS="--cells 1024": those alone
 	$(BIN)/python -m bench.train.kernels
-	-$(BIN)/python -m bench.train $(ARGS)
+	-$(BIN)/python -m bench.train $(or $(ARGS),$(BENCH_BOTH))
 ifndef ARGS
-	-$(BIN)/python -m bench.train --dropout 0.05
 	-$(BIN)/python -m bench.train.longest ours $(BENCH_BASE) --out bench-train.jsonl
 	-$(BIN)/python -m bench.train.longest unsloth $(BENCH_BASE) --low 4096 --high 16384 --out bench-train.jsonl
 	$(BIN)/python -m bench.train.equality $(BENCH_BASE) --out bench-train-equality.jsonl

@@ -2,7 +2,7 @@
 
     python -m bench.train                                         # every cell with its usual contenders
     python -m bench.train --cells 1024 --contenders ours,unsloth-8 --out results.jsonl
-    python -m bench.train --cells short --dropout 0.05 --out results.jsonl
+    python -m bench.train --cells short --dropout 0,0.05 --out results.jsonl
     python -m bench.train --gpus 0,1                              # a queue of cells on each, half the processors each
     python -m bench.train --family llama --cells 1024 --contenders ours,ours-plain
     python -m bench.train.kernels                                 # our kernels: right, and how fast
@@ -18,6 +18,7 @@ the machine lacks go into a folder of their own: --site unsloth=FOLDER (or trl=,
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -73,7 +74,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("bench-train.jsonl"))
     parser.add_argument("--timed", type=int, default=5)
     parser.add_argument("--warm", type=int, help="steps before the timed ones, instead of what is usual")
-    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--dropout", default="0", help="one or several: each cell with each of them")
     parser.add_argument("--family", default="qwen2", choices=list(FAMILIES), help="whose dimensions")
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
@@ -94,17 +95,17 @@ def main() -> int:
             return 1
     lock, results = threading.Lock(), list[bool]()
 
-    def jobs(cells: Iterable[str], more: dict[str, str]) -> Iterator[Job]:
-        for cell in cells:
+    def jobs(cells: Iterable[tuple[str, str]], more: dict[str, str]) -> Iterator[Job]:
+        for cell, dropout in cells:
             wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
             for name in wanted if options.once else order(wanted):
                 words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
                 words += ["--warm", str(options.warm)] if options.warm is not None else []
-                words += ["--dropout", str(options.dropout)]
+                words += ["--dropout", dropout]
                 code = CONTENDERS[name].code
                 yield Job(words, environment(sites, code) | more, options.limit, quick=code == "ours")
 
-    def run(cells: Iterable[str], share: Share | None = None) -> None:
+    def run(cells: Iterable[tuple[str, str]], share: Share | None = None) -> None:
         more = share.environment(options.work) if share else {}
         for job, (line, text, seconds) in in_turn(jobs(cells, more), seats(os.sched_getaffinity(0))):
             said = summary(json.loads(line)) if line else f"no result\n{text}"
@@ -113,9 +114,10 @@ def main() -> int:
                 if line:
                     with options.out.open("a") as stream:
                         stream.write(line + "\n")
-                print(f"{job.words[1]:6} {job.words[2]:20} {seconds:4.0f} s  {said}", flush=True)
+                what = f"{job.words[1]:6} {job.words[2]:20} dropout {job.words[-1]:4}"
+                print(f"{what} {seconds:4.0f} s  {said}", flush=True)
 
-    cells = options.cells.split(",")
+    cells = list(itertools.product(options.cells.split(","), options.dropout.split(",")))
     if options.gpus:
         spread(cells, shares(options.gpus.split(","), os.sched_getaffinity(0)), run)
     else:

@@ -88,7 +88,8 @@ CONTENDERS = {
     "trl": Contender("trl"),
     "trl-2": Contender("trl", micro=2),
     "trl-4": Contender("trl", micro=4),
-    "trl-packed": Contender("trl", packed=2048),
+    "trl-packed": Contender("trl", packed=4096),
+    "trl-packed-2048": Contender("trl", packed=2048),
     "trl-packed-1024": Contender("trl", packed=1024),
     "trl-padding-free": Contender("trl", micro=8, padding_free=True),
     "trl-4-kept": Contender("trl", micro=4, checkpointing=False),
@@ -106,10 +107,10 @@ CONTENDERS = {
 }
 # Each cell's peers: as configured, and at their best so far. `--contenders` tries others.
 USUAL = {
-    "short": ("ours", "trl", "unsloth", "unsloth-packed", "unsloth-padding-free"),
-    "1024": ("ours", "trl", "unsloth", "unsloth-4", "unsloth-8"),
+    "short": ("ours", "trl", "trl-packed", "unsloth", "unsloth-packed"),
+    "1024": ("ours", "trl", "trl-4", "unsloth", "unsloth-4", "unsloth-8"),
     "4096": ("ours", "trl", "unsloth"),
-    "a100": ("ours", "trl", "unsloth", "unsloth-2-kept", "unsloth-4-kept"),
+    "a100": ("ours", "trl", "trl-4-kept", "unsloth", "unsloth-4-kept"),
     "tiny": ("ours", "ours-plain"),
 }
 
