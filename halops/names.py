@@ -63,6 +63,7 @@ ENV_ATTEMPT: Final = "HALOPS_ATTEMPT"  # unique id of this attempt; a pod's uid 
 ENV_IMAGE: Final = "HALOPS_IMAGE"  # image digest, recorded as the producer
 ENV_INPUTS: Final = "HALOPS_INPUTS"  # JSON, input -> digest: what this attempt must see, or else exit 43
 ENV_RUNG: Final = "HALOPS_OOM_RUNG"  # how many rungs down the out-of-memory ladder
+ENV_OOM_KILLED: Final = "HALOPS_OOM_KILLED"  # 1: host memory ran out in an attempt before, so no rung moves more there
 ENV_NODES: Final = "HALOPS_NODES"  # pods that train together
 ENV_MASTER: Final = "HALOPS_MASTER"  # host name of the first of them
 ENV_MASTER_PORT: Final = "HALOPS_MASTER_PORT"

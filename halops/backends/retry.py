@@ -21,7 +21,14 @@ class Retry(Frozen):
 
 
 def next_attempt(
-    stage: str, exit_code: int, attempt: int, rung: int, *, host_rungs: Sequence[bool] = (), oom_killed: bool = False
+    stage: str,
+    exit_code: int,
+    attempt: int,
+    rung: int,
+    *,
+    host_rungs: Sequence[bool] = (),
+    oom_killed: bool = False,
+    before: bool = False,
 ) -> Retry | None:
     """The next attempt after one ended with `exit_code`, or None to give up.
 
@@ -33,11 +40,13 @@ def next_attempt(
         attempt: its number, counted from a person's last `resume`.
         host_rungs: one entry for each rung of the ladder: whether it moves things to host memory.
         oom_killed: host memory was the reason of the kill: rungs that move things there would only make it worse.
+        before: it was that of an attempt before: they still would.
     """
     if attempt >= MAX_TOTAL:
         return None
     if stage == "train" and (exit_code == OUT_OF_GPU_MEMORY or oom_killed):
-        below = [index for index in range(rung + 1, len(host_rungs)) if not (oom_killed and host_rungs[index])]
+        spared = oom_killed or before
+        below = [index for index in range(rung + 1, len(host_rungs)) if not (spared and host_rungs[index])]
         return Retry(delay_seconds=0, rung=below[0]) if below else None
     if exit_code == TRANSIENT or exit_code in KILLED:
         return Retry(delay_seconds=min(2.0**attempt, 30), rung=rung) if attempt < MAX_ATTEMPTS else None

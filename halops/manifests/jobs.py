@@ -76,8 +76,12 @@ def coordinator_job(spec: RunSpec, placement: Placement, needs: Needs) -> Object
     }
 
 
-def with_attempt(job: Object, *, attempt: int, rung: int, inputs: dict[str, str]) -> Object:
-    """A stage's Job as a certain attempt: its name, its rung, and the digests that it must find."""
+def with_attempt(job: Object, *, attempt: int, rung: int, inputs: dict[str, str], oom_killed: bool = False) -> Object:
+    """A stage's Job as a certain attempt: its name, its rung, and the digests that it must find.
+
+    Args:
+        oom_killed: one before it was killed for host memory.
+    """
     made = copy.deepcopy(job)
     metadata, template = made["metadata"], made["spec"]["template"]
     stage = metadata["labels"][names.LABEL_STAGE]
@@ -86,6 +90,8 @@ def with_attempt(job: Object, *, attempt: int, rung: int, inputs: dict[str, str]
     metadata["labels"] |= marks
     template["metadata"]["labels"] |= marks
     environment = {names.ENV_RUNG: str(rung), names.ENV_INPUTS: json.dumps(inputs, sort_keys=True)}
+    if oom_killed:
+        environment[names.ENV_OOM_KILLED] = "1"
     if made["spec"].get("completionMode") == "Indexed":
         environment[names.ENV_MASTER] = f"{metadata['name']}-0.{template['spec']['subdomain']}"
     container = template["spec"]["containers"][0]

@@ -66,9 +66,19 @@ def rungs(planned: MemorySettings, longest: int, layers: int) -> tuple[MemorySet
     return tuple(dict.fromkeys(made))
 
 
-def settings_at(planned: MemorySettings, longest: int, layers: int, rung: int) -> MemorySettings:
-    """The settings that many rungs down. Raises GpuMemoryError past the end of the ladder."""
+def settings_at(
+    planned: MemorySettings, longest: int, layers: int, rung: int, *, oom_killed: bool = False
+) -> MemorySettings:
+    """The settings that many rungs down. Raises GpuMemoryError past the end of the ladder.
+
+    Args:
+        oom_killed: host memory ran out before: no rung that moves more there than was planned, and so no end but the
+            last of the others; whoever counts the attempts ends them.
+    """
     found = rungs(planned, longest, layers)
+    if oom_killed:
+        found = tuple(item for item in found if _on_host(item) <= _on_host(planned))
+        rung = min(rung, len(found) - 1)
     if rung >= len(found):
         raise GpuMemoryError(
             f"out of memory at every rung, down to one row of up to {longest} tokens at a time with its activations "
@@ -76,3 +86,8 @@ def settings_at(planned: MemorySettings, longest: int, layers: int, rung: int) -
             remedy="a card with more memory, or shorter rows: --set training.max_seq_length=512",
         )
     return found[rung]
+
+
+def _on_host(settings: MemorySettings) -> set[str]:
+    """What waits in host memory."""
+    return {name for name in ("offload_activations", "embedding_on_host") if getattr(settings, name)}

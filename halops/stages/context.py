@@ -53,6 +53,7 @@ class StageContext:
     stop: threading.Event = field(default_factory=threading.Event)  # set on SIGTERM
     checkpoints: Checkpoints | None = None
     rung: int = 0  # rungs down the out-of-memory ladder
+    oom_killed: bool = False  # an attempt before was, for host memory
 
 
 StageFunction = Callable[[StageContext], Metrics]

@@ -97,6 +97,7 @@ class Attempt:
             stop=self.stop,
             checkpoints=checkpoints,
             rung=self.rung,
+            oom_killed=os.environ.get(names.ENV_OOM_KILLED) == "1",
         )
         try:
             return load_stage(self.step.stage)(context)

@@ -90,6 +90,7 @@ def _job(context: StageContext, checkpoints: Checkpoints) -> Job:
         scratch=context.scratch,
         stop=context.scratch / "stop",
         rung=context.rung,
+        oom_killed=context.oom_killed,
         step=step,
         checkpoint=checkpoint,
         **folders,

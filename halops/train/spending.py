@@ -43,7 +43,7 @@ def spending(context: StageContext, config: Any, train: Rows, cuda: bool, proces
     work = workload(context, train, processes)
     dims = dimensions(config)
     planned = _planned(context, dims, work, cuda, reason is None)
-    settings = settings_at(planned, work.longest, dims.num_hidden_layers, context.rung)
+    settings = settings_at(planned, work.longest, dims.num_hidden_layers, context.rung, oom_killed=context.oom_killed)
     counted = cuda and reason is None
     predicted = peak(context.spec.profile, dims, settings).allocated if counted else None
     spends = by_size(context.spec.profile, dims, settings)

@@ -39,6 +39,7 @@ class Job(Frozen):
     outcomes: Path  # RANK.json of each process that ended with an error of ours, and metrics.json
     stop: Path  # a file that appears when training is to stop
     rung: int = 0
+    oom_killed: bool = False
     step: int = 0  # of the checkpoint to go on from
     checkpoint: Path | None = None
 
@@ -130,6 +131,7 @@ def _context(job: Job, rank: int) -> StageContext:
         stop=StopFile(job.stop),
         checkpoints=HandedOver(job),
         rung=job.rung,
+        oom_killed=job.oom_killed,
     )
 
 

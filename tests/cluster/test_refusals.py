@@ -146,6 +146,10 @@ def test_training_killed_for_memory_goes_down_and_ends_with_what_it_needs(place:
     assert [item["rung"] for item in made] == list(range(len(made)))
     assert len(made) > 1
     assert {item["reason"] for item in made} == {"OOMKilled"}
+    jobs = place.objects("jobs", run, "train")
+    environments = [job["spec"]["template"]["spec"]["containers"][0]["env"] for job in jobs]
+    told = [{"name": "HALOPS_OOM_KILLED", "value": "1"} in environment for environment in environments]
+    assert told == [False] + [True] * (len(made) - 1)
     assert "memory" in place.stage(run, "train")["diagnosis"]
 
 

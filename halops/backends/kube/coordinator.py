@@ -152,7 +152,9 @@ class Coordinator:
             "configmaps", self.root,
             {names.ANNOTATION_ATTEMPTS: changed, names.ANNOTATION_STATE: "running", names.ANNOTATION_DIAGNOSIS: None},
         )  # fmt: skip
-        job = with_attempt(self.jobs[step.stage], attempt=move.attempt, rung=move.rung, inputs=inputs)
+        job = with_attempt(
+            self.jobs[step.stage], attempt=move.attempt, rung=move.rung, inputs=inputs, oom_killed=move.oom_killed
+        )
         made = self.api.create(owned(job, root))
         why = f" after {_end_of(move.ended)}" if move.ended else ""
         rung = f", rung {move.rung}" if move.rung else ""

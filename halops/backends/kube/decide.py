@@ -42,6 +42,7 @@ class Move(Frozen):
     kind: Literal["wait", "create", "fail"]
     attempt: int = 1
     rung: int = 0
+    oom_killed: bool = False  # create: one before it was killed for host memory
     ended: AttemptRecord | None = None  # the attempt that this one follows, or that ended the run
     limit: bool = False  # fail: there were too many attempts, whatever the last one said
 
@@ -65,7 +66,7 @@ def decide(
     if record.resumed or record.ended:
         return _after(stage, records, record, job, host_rungs, now)
     if job is None:  # recorded and not made yet, or deleted since: its name is free
-        return Move(kind="create", attempt=newest, rung=record.rung)
+        return Move(kind="create", attempt=newest, rung=record.rung, oom_killed=_oom_killed(records))
     if job.state == "active":
         return Move(kind="wait", attempt=newest, rung=job.rung)
     return _after(stage, records, record, job, host_rungs, now)
@@ -83,13 +84,13 @@ def _after(
     ended = _ended(record, job, now)
     if record.attempt >= MAX_TOTAL:
         return Move(kind="fail", attempt=record.attempt, rung=record.rung, ended=ended, limit=True)
-    following = Move(kind="create", attempt=record.attempt + 1, rung=ended.rung, ended=ended)
+    killed = _oom_killed([*(item for item in records if item.attempt != ended.attempt), ended])
+    following = Move(kind="create", attempt=record.attempt + 1, rung=ended.rung, oom_killed=killed, ended=ended)
     if record.resumed or (job and job.state == "complete"):
         return following  # a person's wish; or it said done, and its manifest doesn't count (any more)
-    resumed = max((item.attempt for item in records if item.resumed), default=0)
     retry = next_attempt(
-        stage, code_of(ended), record.attempt - resumed, ended.rung,
-        host_rungs=host_rungs, oom_killed=ended.reason == OOM_KILLED,
+        stage, code_of(ended), record.attempt - _resumed(records), ended.rung,
+        host_rungs=host_rungs, oom_killed=ended.reason == OOM_KILLED, before=killed,
     )  # fmt: skip
     if retry is None or (job and job.reason in ("BackoffLimitExceeded", "DeadlineExceeded")):
         return Move(kind="fail", attempt=record.attempt, rung=ended.rung, ended=ended)
@@ -109,6 +110,17 @@ def _ended(record: AttemptRecord, job: JobView | None, now: str) -> AttemptRecor
             "reason": OOM_KILLED if job.oom_killed else job.reason,
         }
     )
+
+
+def _resumed(records: Sequence[AttemptRecord]) -> int:
+    """The newest attempt after which a person asked for another; 0 for none."""
+    return max((item.attempt for item in records if item.resumed), default=0)
+
+
+def _oom_killed(records: Sequence[AttemptRecord]) -> bool:
+    """Whether host memory ran out since then."""
+    resumed = _resumed(records)
+    return any(item.reason == OOM_KILLED for item in records if item.attempt > resumed)
 
 
 def code_of(record: AttemptRecord) -> int:

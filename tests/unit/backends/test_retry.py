@@ -32,6 +32,13 @@ def test_training_killed_for_host_memory_skips_the_rungs_that_need_more_of_it():
     assert [retry.rung if retry else None for retry in retries] == [1, None, None]
 
 
+def test_host_memory_stays_short_after_a_kill_before():
+    assert next_attempt("train", 44, 2, 1, host_rungs=HOST_RUNGS, before=True) is None
+    retry = next_attempt("train", 137, 2, 1, host_rungs=HOST_RUNGS, before=True)
+    assert retry is not None
+    assert retry.rung == 1
+
+
 def test_a_plain_kill_stays_on_its_rung():
     retry = next_attempt("train", 137, 1, 1, host_rungs=HOST_RUNGS)
     assert retry is not None

@@ -73,6 +73,21 @@ def test_killed_for_host_memory_skips_the_rungs_that_need_more_of_it():
     assert move([record(2, rung=1)], [failed(2, 137, rung=1, oom_killed=True)]).kind == "fail"
 
 
+def test_what_was_killed_for_host_memory_once_is_not_given_more_of_it():
+    """Whatever ends the attempts after it; until a person asks for another, perhaps with more memory."""
+    killed = record(1, ended=LONG_AGO, exit_code=137, reason="OOMKilled")
+    after_kill = move([record(1)], [failed(1, 137, oom_killed=True)])
+    assert (after_kill.rung, after_kill.oom_killed) == (1, True)
+    assert move([killed, record(2, rung=1)], []).oom_killed  # its Job was not made yet
+    assert move([killed, record(2, rung=1)], [failed(2, 44, rung=1)]).kind == "fail"
+    plain = move([killed, record(2, rung=1)], [failed(2, 137, rung=1)])
+    assert (plain.kind, plain.rung, plain.oom_killed) == ("create", 1, True)
+    resumed = killed.model_copy(update={"resumed": True})
+    assert move([resumed], []).oom_killed is False
+    assert move([resumed, record(2)], [failed(2, 44)]).oom_killed is False
+    assert move([record()], [failed(code=44)]).oom_killed is False
+
+
 def test_a_plain_kill_is_tried_again_on_its_rung():
     found = move([record(rung=1)], [failed(code=137, rung=1)])
     assert (found.kind, found.attempt, found.rung) == ("create", 2, 1)

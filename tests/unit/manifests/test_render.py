@@ -175,6 +175,10 @@ def test_an_attempt_carries_its_rung_and_its_inputs():
     assert job["metadata"]["name"].endswith("-train-r3")
     env = {entry["name"]: entry.get("value") for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["HALOPS_OOM_RUNG"] == "1"
+    assert "HALOPS_OOM_KILLED" not in env
+    killed = with_attempt(made.stages["train"], attempt=3, rung=1, inputs={}, oom_killed=True)
+    entries = killed["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "HALOPS_OOM_KILLED", "value": "1"} in entries
     assert json.loads(env["HALOPS_INPUTS"]) == {"data": "d" * 64}
     assert made.stages["train"]["metadata"]["name"].endswith("-train")  # the original is untouched
 

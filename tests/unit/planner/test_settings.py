@@ -26,6 +26,22 @@ def test_rungs_that_would_change_nothing_are_left_out() -> None:
     assert rungs(ROOMY, longest=16384, layers=28)[1].token_budget == 16384
 
 
+def test_after_a_kill_for_host_memory_none_moves_more_there() -> None:
+    """Where equal rungs fall out, the next one may be one that would: the last that doesn't stays the last."""
+    tight = MemorySettings(token_budget=2048, checkpointed_layers=28)
+    assert [item.offload_activations for item in rungs(tight, 1024, 28)] == [False, False, True, True]
+    found = [settings_at(tight, 1024, 28, rung, oom_killed=True) for rung in range(3)]
+    assert [item.token_budget for item in found] == [2048, 1024, 1024]
+    assert not any(item.offload_activations or item.embedding_on_host for item in found)
+
+
+def test_after_a_kill_for_host_memory_what_waited_there_still_may() -> None:
+    waiting = MemorySettings(token_budget=16384, checkpointed_layers=28, keep_attention=True, offload_activations=True)
+    found = [settings_at(waiting, 1024, 28, rung, oom_killed=True) for rung in range(5)]
+    assert [item.token_budget for item in found] == [16384, 8192, 4096, 1024, 1024]
+    assert not any(item.embedding_on_host for item in found)
+
+
 def test_it_ends() -> None:
     with pytest.raises(GpuMemoryError, match="at every rung") as caught:
         settings_at(ROOMY, 1024, 28, 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ ROWS = Rows([Row((1,) * count, (-100, *(1,) * (count - 1))) for count in (1024, 
 
 
 def spend(
-    attempt: Callable[..., Attempt], free: float, *sets: str, family: str = "qwen2", rung: int = 0, card: str = H100
-) -> Any:
+    attempt: Callable[..., Attempt], free: float, *sets: str, family: str = "qwen2", rung: int = 0, card: str = H100,
+    oom_killed: bool = False,
+) -> Any:  # fmt: skip
     one = attempt(load_profile("rtx8", sets), rung=rung)
+    one.context = replace(one.context, oom_killed=oom_killed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spending, "free_memory", lambda: int(free * 2**30))
         patch.setattr(torch.cuda, "get_device_name", lambda: card)
@@ -74,6 +77,14 @@ def test_little_host_memory_keeps_activations_where_they_are(
         monkeypatch.setattr(spending, "available_memory", lambda free=available: free)
         made.append(spend(attempt, 7.5, card="NVIDIA GeForce RTX 3070")[0].settings.offload_activations)
     assert made == [False, True]
+
+
+def test_after_a_kill_for_host_memory_nothing_more_goes_there(attempt: Callable[..., Attempt]) -> None:
+    lowest, _ = spend(attempt, 60, rung=4)
+    assert lowest.settings.embedding_on_host
+    spent, _ = spend(attempt, 60, rung=4, oom_killed=True)
+    assert not spent.settings.offload_activations
+    assert not spent.settings.embedding_on_host
 
 
 def test_a_rung_below_takes_less(attempt: Callable[..., Attempt]) -> None:
