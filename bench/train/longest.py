@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     sites = dict(item.split("=", 1) for item in options.site)
-    low, high = options.low, options.high
+    low, high = options.low // STEP * STEP, -(-options.high // STEP) * STEP  # so that every half is one, too
     while high - low > STEP:
         middle = (low + high) // 2 // STEP * STEP
         if fits(middle, options.contender, options.base, sites, options.limit):

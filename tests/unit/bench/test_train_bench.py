@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerState
 
+from bench.train import longest as longest_row
 from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
 from bench.train.idle import said
@@ -146,3 +148,20 @@ def test_results_of_several_calls_are_joined(tmp_path: Path) -> None:
     assert plot(found).count('height="17"') == 3  # a bar each, the last one of no width
     assert "out of memory" in plot(found)
     assert "12,000 tok/s, peak 7.00 GiB, 6.80 predicted" in summary(line("ours", 12000))
+
+
+def test_the_longest_row_is_found_between_any_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[int] = []
+
+    def fits(length: int, *rest: object) -> bool:
+        assert len(tried) < 9
+        tried.append(length)
+        return length <= 9999
+
+    monkeypatch.setattr(longest_row, "fits", fits)
+    monkeypatch.setattr(sys, "argv", ["longest", "ours", "--base", "none", "--low", "700", "--high", "16000"])
+    assert longest_row.main() == 0
+    assert '"tokens": 9728' in capsys.readouterr().out
+    assert len(set(tried)) == len(tried)
