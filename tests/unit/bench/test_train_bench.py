@@ -161,7 +161,7 @@ def test_the_longest_row_is_found_between_any_two(
         return length <= 9999
 
     monkeypatch.setattr(longest_row, "fits", fits)
-    monkeypatch.setattr(sys, "argv", ["longest", "ours", "--base", "none", "--low", "700", "--high", "16000"])
+    monkeypatch.setattr(sys, "argv", ["longest", "ours", "--base", "none", "--low", "9700", "--high", "10500"])
     assert longest_row.main() == 0
     assert '"tokens": 9728' in capsys.readouterr().out
     assert len(set(tried)) == len(tried)
