@@ -107,8 +107,8 @@ def main() -> None:
     get_ready(contender.code)
     import torch
 
-    if options.turn and (processors := wait_for_turn()):
-        torch.set_num_threads(len(processors))
+    if options.turn:
+        torch.set_num_threads(len(wait_for_turn()))
     result = measure(cell, contender, options.base, options.timed, options.dropout)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     line = {

@@ -117,9 +117,13 @@ def in_turn(jobs: Iterable[Job], here: Seats) -> Iterator[tuple[Job, Ended]]:
 
 
 def wait_for_turn() -> frozenset[int]:
-    """In such a process, its libraries imported: wait, and go over to the processors that the line names."""
+    """In such a process, its libraries imported: wait, and go over to the processors that the line names.
+
+    Raises SystemExit if whoever would have given a turn has ended.
+    """
     numbers = frozenset(int(number) for number in sys.stdin.readline().split(",") if number.strip())
-    if numbers:
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(thread), numbers)
+    if not numbers:
+        sys.exit("no turn came: processors' numbers on standard input, as bench.train gives them")
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), numbers)
     return numbers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from bench.train.turns import Ended, Job, Seats, in_turn, seats
@@ -71,3 +73,11 @@ def test_whoever_waits_is_ended_with_the_bench(tmp_path: Path) -> None:
     noted = log.read_text()
     assert "a ends" in noted
     assert "b ends" not in noted
+
+
+def test_without_anybody_to_give_a_turn_nothing_is_measured(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tests.unit.bench.taking_turns", str(tmp_path / "log"), "a"]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "no turn came" in done.stderr
+    assert "measured" not in (tmp_path / "log").read_text()
