@@ -51,15 +51,21 @@ def pickle_kind(head: bytes) -> str | None:
     """What the first 512 bytes of a file say about it, if it is one of PyTorch's pickled formats.
 
     Magic bytes: a PROTO opcode of protocols 2 to 5; a zip archive (torch.save from 1.6 on); a tar archive
-    (before 0.1.10).
+    (before 0.1.10). One safetensors file in 2,048 has a header of a length that is written like a PROTO opcode; what
+    follows tells them apart.
     """
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and not _like_safetensors(head):
         return "a pickle"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "a zip archive of pickles" if b"data.pkl" in head else "a zip archive, as PyTorch pickles are"
     if head[257:262] == b"ustar":
         return "a tar archive, as old PyTorch pickles are"
     return None
+
+
+def _like_safetensors(head: bytes) -> bool:
+    """Whether a length that the library reads stands before the beginning of a mapping in JSON."""
+    return int.from_bytes(head[:8], "little") <= MOST_HEADER_BYTES and head[8:10] in (b'{"', b"{}")
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:

@@ -42,6 +42,16 @@ def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580, 0x10480])
+def test_a_header_as_long_as_a_pickle_begins_is_read(tmp_path: Path, length: int) -> None:
+    """The length comes first, and these are written like the opcode that a pickle begins with."""
+    header = json.dumps({"a": tensor(0, 8)}).encode().ljust(length)
+    path = safetensors(tmp_path / "x.safetensors", header, 8)
+    assert path.read_bytes()[0] == 0x80
+    refuse_pickle(path)
+    assert list(read_safetensors_header(path)) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("header", "body", "length", "error", "says"),
     [
