@@ -97,7 +97,7 @@ def test_a_second_start_fetches_nothing(
 
 
 def test_a_cached_file_that_rotted_is_fetched_again(folder: Path, url: str) -> None:
-    (folder / f"{SHA}.gguf").write_bytes(DATA[:-1] + b"x")
+    (folder / f"{SHA}.gguf").write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
     assert provide(folder, Wanted(SHA, url)) == len(DATA)
     assert (folder / f"{SHA}.gguf").read_bytes() == DATA
 
