@@ -41,11 +41,9 @@ def make_base(folder: Path, family: str, layers: int, tiny: bool, tokenizer: Pat
 
 def get_ready(code: str) -> None:
     """Import all of it, before anything is measured."""
-    first, *others = IMPORTS[code]
-    if code == "unsloth":  # sets what its allocator does by itself
-        importlib.import_module(first)
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    for name in (first, *others):
+    for name in IMPORTS[code]:
+        if name != "unsloth":  # which sets by itself what its allocator does
+            os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         importlib.import_module(name)
 
 

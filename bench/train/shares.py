@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 # Where what is compiled is kept: processes that run at once must not wait for each other's, or read half of it.
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "UNSLOTH_COMPILE_LOCATION")
 
-Cell = TypeVar("Cell")
+Item = TypeVar("Item")
 
 
 class Share(NamedTuple):
@@ -33,14 +33,14 @@ def shares(gpus: Sequence[str], processors: Iterable[int]) -> list[Share]:
     return [Share(gpu, frozenset(numbers[at * count : (at + 1) * count] or numbers)) for at, gpu in enumerate(gpus)]
 
 
-def spread(cells: Iterable[Cell], found: Sequence[Share], run: Callable[[Iterable[Cell], Share], None]) -> None:
+def spread(cells: Iterable[Item], found: Sequence[Share], run: Callable[[Iterable[Item], Share], None]) -> None:
     """Run every cell on whichever GPU asks for one next. Raises what a run raised, when all have ended."""
-    waiting: queue.SimpleQueue[Cell] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for cell in cells:
         waiting.put(cell)
     failed: list[BaseException] = []
 
-    def next_ones() -> Iterator[Cell]:
+    def next_ones() -> Iterator[Item]:
         while not failed:
             try:
                 yield waiting.get_nowait()

@@ -14,8 +14,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 FEWEST = 8  # processors, to set some aside
 
@@ -56,7 +55,7 @@ class Started:
     """A process that imports, and then waits for a line on its standard input: the processors it is measured on."""
 
     def __init__(self, job: Job, here: Seats) -> None:
-        self.job, self._printed = job, _scratch()
+        self.job, self._printed = job, tempfile.TemporaryFile()  # noqa: SIM115  # open for as long as its process
         ahead = here.importing or here.measured
         # Inductor asks as it is imported how many processors there are to compile on.
         threads = {"TORCHINDUCTOR_COMPILE_THREADS": str(min(32, len(here.measured)))}
@@ -79,7 +78,8 @@ class Started:
         except subprocess.TimeoutExpired:
             stopped = f"\nstopped after {self.job.limit:.0f} s"
         self.stop()
-        text = Path(self._printed.name).read_text(errors="replace") + stopped
+        self._printed.seek(0)
+        text = self._printed.read().decode(errors="replace") + stopped
         lines = [line.removeprefix("RESULT ") for line in text.splitlines() if line.startswith("RESULT ")]
         return Ended(lines[-1] if lines else "", text[-2000:], time.monotonic() - began)
 
@@ -87,10 +87,6 @@ class Started:
         """End it if it hasn't ended."""
         self.process.kill()
         self.process.wait()
-
-
-def _scratch() -> IO[bytes]:
-    return tempfile.NamedTemporaryFile(prefix="bench-train-")  # lives as long as its process
 
 
 def in_turn(jobs: Iterable[Job], here: Seats) -> Iterator[tuple[Job, Ended]]:

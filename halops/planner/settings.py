@@ -72,8 +72,8 @@ def settings_at(
     """The settings that many rungs down. Raises GpuMemoryError past the end of the ladder.
 
     Args:
-        oom_killed: host memory ran out before: no rung that moves more there than was planned, and so no end but the
-            last of the others; whoever counts the attempts ends them.
+        oom_killed: host memory ran out before: rungs that move more there than was planned are left out. Past the last
+            of the others it is that one again; whoever counts the attempts ends them.
     """
     found = rungs(planned, longest, layers)
     if oom_killed:

@@ -84,7 +84,7 @@ def _after(
     ended = _ended(record, job, now)
     if record.attempt >= MAX_TOTAL:
         return Move(kind="fail", attempt=record.attempt, rung=record.rung, ended=ended, limit=True)
-    killed = _oom_killed([*(item for item in records if item.attempt != ended.attempt), ended])
+    killed = _oom_killed([*records, ended])
     following = Move(kind="create", attempt=record.attempt + 1, rung=ended.rung, oom_killed=killed, ended=ended)
     if record.resumed or (job and job.state == "complete"):
         return following  # a person's wish; or it said done, and its manifest doesn't count (any more)
