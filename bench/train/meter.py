@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from bench.train.timeline import covered, ran
+from bench.train.timeline import covered, ran, top
 
 
 class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -61,8 +61,8 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             self.busy_tokens += tokens
             if state.global_step == self.steps:
                 self._profile.stop()
-                self.busy_seconds, self.kernels = covered(ran(self._profile)) / 1e6, top(self._profile)
-                self._profile = None
+                kernels, self._profile = ran(self._profile), None
+                self.busy_seconds, self.kernels = covered(kernels) / 1e6, top(kernels)
         elif self.warm < state.global_step <= self.warm + self.timed:
             self.seconds.append(took)
             self.counted.append(tokens)
@@ -82,12 +82,6 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             "peak_reserved": torch.cuda.max_memory_reserved() if cuda else 0,
             "kernels": getattr(self, "kernels", []),
         }
-
-
-def top(profile: Any, count: int = 40) -> list[tuple[str, float, int]]:
-    """The kernels that took longest: name, milliseconds, launches."""
-    events = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
-    return [(event.key[:90], round(event.self_device_time_total / 1e3, 1), event.count) for event in events[:count]]
 
 
 def limit_memory(gib: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 
@@ -23,12 +24,26 @@ class Gap(NamedTuple):
 
 
 def ran(profile: Any) -> list[Ran]:
-    """Kernels and copies of a finished profile."""
+    """Kernels and copies of a finished torch.profiler.profile.
+
+    From Kineto's records: the profile's own `events()` takes 12 times as long, 30 s for half a million launches.
+    """
+    records = profile.profiler.kineto_results
+    start = records.trace_start_ns()
     return [
-        Ran(event.time_range.start, event.time_range.end, event.name)
-        for event in profile.events()
-        if event.device_type.name != "CPU" and not event.is_user_annotation
+        Ran((event.start_ns() - start) / 1e3, (event.end_ns() - start) / 1e3, event.name())
+        for event in records.events()
+        if event.device_type().name != "CPU" and not event.is_user_annotation()
     ]
+
+
+def top(kernels: list[Ran], count: int = 40) -> list[tuple[str, float, int]]:
+    """Those that took longest in all: name, milliseconds, how many times they ran."""
+    found = defaultdict[str, list[float]](list)
+    for one in kernels:
+        found[one.name].append(one.end - one.begin)
+    longest = sorted(found.items(), key=lambda item: -sum(item[1]))[:count]
+    return [(name[:90], round(sum(took) / 1e3, 1), len(took)) for name, took in longest]
 
 
 def gaps(kernels: list[Ran]) -> list[Gap]:

@@ -20,7 +20,7 @@ from bench.train.idle import said
 from bench.train.meter import Meter
 from bench.train.shares import Share, shares, spread
 from bench.train.table import joined, longest, plot, read, table
-from bench.train.timeline import Gap, Ran, covered, gaps
+from bench.train.timeline import Gap, Ran, covered, gaps, top
 
 
 def test_every_cell_has_its_contenders() -> None:
@@ -51,6 +51,12 @@ def test_busy_is_the_time_in_which_anything_runs() -> None:
     assert covered([]) == 0
     assert covered([Ran(0, 2, "a"), Ran(5, 6, "b")]) == 3
     assert covered([Ran(4, 9, "a"), Ran(0, 5, "b"), Ran(1, 2, "c"), Ran(9, 10, "d")]) == 10
+
+
+def test_the_kernels_that_took_longest() -> None:
+    kernels = [Ran(0, 2000, "a"), Ran(10, 3510, "b"), Ran(4000, 6000, "a"), Ran(1, 2, "c")]
+    assert top(kernels, 2) == [("a", 4.0, 2), ("b", 3.5, 1)]
+    assert top([]) == []
 
 
 def test_gaps_between_kernels() -> None:
