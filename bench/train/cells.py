@@ -107,9 +107,9 @@ CONTENDERS = {
 }
 # Each cell's peers: as configured, and at their best so far. `--contenders` tries others.
 USUAL = {
-    "short": ("ours", "trl", "trl-packed", "unsloth", "unsloth-packed"),
+    "short": ("ours", "trl", "trl-packed", "trl-packed-2048", "unsloth", "unsloth-packed"),
     "1024": ("ours", "trl", "trl-4", "unsloth", "unsloth-4", "unsloth-8"),
-    "4096": ("ours", "trl", "unsloth"),
+    "4096": ("ours", "trl", "unsloth", "unsloth-2"),
     "a100": ("ours", "trl", "trl-4-kept", "unsloth", "unsloth-4-kept"),
     "tiny": ("ours", "ours-plain"),
 }

@@ -5,7 +5,9 @@
 The classic step is 1 x 8 in the family's own layers under PEFT. Its distance to 2 x 4 of the same code is the
 yardstick: in 16 bits no two orders of summation agree.
 
---classic FILE takes the classic losses of an earlier call from its line there, instead of taking those steps again.
+--against fp32 takes the classic step in float32, and has the distance of the classic step in 16 bits, too: which one is
+nearer to what both round. --classic FILE takes the classic losses of an earlier call from its line there, instead of
+taking those steps again.
 """
 
 from __future__ import annotations
@@ -106,11 +108,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--cap", type=float, default=0, help="GiB; the classic step of full rows needs no cap")
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--against", choices=list(PRECISIONS), help="precision of the classic step, if another")
     parser.add_argument("--kinds", help="instead of all, such as '2x4;ours'")
     parser.add_argument("--classic", type=Path, help="compare with the losses in this file's last line of that kind")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     kinds = options.kinds.split(";") if options.kinds else list(KINDS)[1:]
+    if options.against:
+        kinds = list(dict.fromkeys(["1x8", *kinds]))
     if options.classic:  # the yardstick is in its line, too
         kinds = list(dict.fromkeys(["2x4", *kinds]))
     if not {"2x4"} <= set(kinds) <= set(KINDS):
@@ -119,11 +124,12 @@ def main() -> int:
     good = True
     for precision in options.precision.split(","):
         what = {"cell": options.cell, "steps": options.steps, "precision": precision}
+        what |= {"against": options.against} if options.against else {}
         known = classic(options.classic, what) if options.classic else None
         if options.classic and known is None:
             parser.error(f"{options.classic} has no line of {what}")
-        given = (options.base, CELLS[options.cell], vocabulary(options.base), options.steps, precision, kinds)
-        result = {**what, **compare(*given, known)}
+        given = (options.base, CELLS[options.cell], vocabulary(options.base), options.steps, precision)
+        result = {**what, **compare(*given, options.against or precision, kinds, known)}
         good &= all(result[kind]["loss"] <= 2 * result["2x4"]["loss"] for kind in result if kind.startswith("ours"))
         print("RESULT " + json.dumps(result), flush=True)
         if options.out:
@@ -139,15 +145,17 @@ def classic(file: Path, what: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def compare(
-    base: Path, cell: Cell, vocab: int, steps: int, precision: str, kinds: list[str], known: dict[str, Any] | None
-) -> dict[str, Any]:
+    base: Path, cell: Cell, vocab: int, steps: int, precision: str, against: str, kinds: list[str],
+    known: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
     """Each kind's distance to the classic step: of the first gradient, relative, and of the losses, in nats; of the
     losses alone where the classic ones are `known`."""
+    classic_step = "1x8" if against == precision else f"1x8 {against}"
     if known:
-        losses, gradients = known["losses"]["1x8"], None
+        losses, gradients = known["losses"][classic_step], None
     else:
-        losses, gradients = train(base, cell, vocab, steps, "1x8", precision)
-    result: dict[str, Any] = {"losses": {"1x8": losses}, **({"2x4": known["2x4"]} if known else {})}
+        losses, gradients = train(base, cell, vocab, steps, "1x8", against)
+    result: dict[str, Any] = {"losses": {classic_step: losses}, **({"2x4": known["2x4"]} if known else {})}
     for kind in kinds:
         if kind in result:
             continue
@@ -155,7 +163,7 @@ def compare(
         apart = [abs(one - other) for one, other in zip(result["losses"][kind], losses, strict=True)]
         result[kind] = {"loss": sum(apart) / len(apart)} | ({"gradient": gap(found, gradients)} if gradients else {})
         said = ", ".join(f"{name} {value:.2e}" for name, value in result[kind].items())
-        print(f"{precision} {kind} against 1x8: {said} (of the loss in nats)", flush=True)
+        print(f"{precision} {kind} against {classic_step}: {said} (of the loss in nats)", flush=True)
     return result
 
 
