@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.train.cells import CELLS, CONTENDERS
+
 GIB = 2**30
 COLUMNS = (
     "cell", "who", "tokens/s", "over Unsloth", "busy ms/1000 tokens", "wall/busy", "peak GiB", "reserved", "predicted",
@@ -38,12 +40,12 @@ def _lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def joined(lines: Sequence[dict[str, Any]]) -> dict[tuple[str, str, float, str], dict[str, Any]]:
-    """Medians of each cell, contender, dropout and device over their processes; in each cell ours come first."""
+    """Medians of each cell, contender, dropout and device over their processes; in each cell ours, then by name."""
     groups: dict[tuple[str, str, float, str], list[dict[str, Any]]] = {}
     for line in lines:
         groups.setdefault((line["cell"], line["contender"], line["dropout"], line["device"]), []).append(line)
     cells = list(dict.fromkeys(key[0] for key in groups))
-    order = sorted(groups, key=lambda key: (cells.index(key[0]), not key[1].startswith("ours")))
+    order = sorted(groups, key=lambda key: (cells.index(key[0]), not key[1].startswith("ours"), key[1]))
     return {key: _median(groups[key]) for key in order}
 
 
@@ -102,19 +104,43 @@ def _predicted(value: dict[str, Any]) -> str:
     return f"{_gib(value['predicted'])} ({value['peak_allocated'] / value['predicted'] - 1:+.0%})"
 
 
+def cell_in_words(name: str) -> str:
+    """A heading of the picture."""
+    if name not in CELLS:
+        return name
+    cell = CELLS[name]
+    count = "~390" if cell.short else f"{cell.longest:,}"
+    return f"{cell.rows_a_step} rows of {count} tokens a step, {f'{cell.cap:g} GiB' if cell.cap else 'the whole card'}"
+
+
+def contender_in_words(name: str) -> str:
+    """Whose code, and with which settings."""
+    if name not in CONTENDERS or name.startswith("ours-"):
+        return name
+    contender = CONTENDERS[name]
+    who = {"ours": "HALops", "trl": "TRL", "unsloth": "Unsloth"}[contender.code]
+    how = [f"packed to {contender.packed:,}"] * bool(contender.packed)
+    how += [f"{contender.micro} rows at once"] * bool(contender.micro)
+    how += ["no padding"] * contender.padding_free + ["no checkpointing"] * (not contender.checkpointing)
+    return ", ".join([who, *(how or ["as planned" if name == "ours" else "as configured"])])
+
+
 def plot(found: dict[tuple[str, str, float, str], dict[str, Any]]) -> str:
-    """Bars of tokens a second at dropout 0, as SVG, with a gap between the cells."""
+    """Bars of tokens a second at dropout 0, as SVG, under a heading for each cell."""
     shown = [(key, value.get("tokens_per_second")) for key, value in found.items() if key[2] == 0]
     most = max((rate for _, rate in shown if rate), default=1.0)
-    made, top = [], 8
+    made, top = [], 0
     for index, ((cell, who, *_), rate) in enumerate(shown):
-        top += 24 + (12 if index and shown[index - 1][0][0] != cell else 0)
-        width, colour = 420 * (rate or 0) / most, "#2563eb" if who.startswith("ours") else "#9ca3af"
+        if not index or shown[index - 1][0][0] != cell:
+            top += 36
+            made.append(f'<text x="10" y="{top - 8}" font-weight="bold">{cell_in_words(cell)}</text>')
+        top += 24
+        width, colour = 400 * (rate or 0) / most, "#2563eb" if who.startswith("ours") else "#9ca3af"
         said = f"{rate:,.0f} tokens/s" if rate else "out of memory"
-        made.append(f'<text x="220" y="{top - 11}" text-anchor="end">{cell} {who}</text>')
-        made.append(f'<rect x="230" y="{top - 24}" width="{width:.0f}" height="17" fill="{colour}"/>')
-        made.append(f'<text x="{width + 238:.0f}" y="{top - 11}">{said}</text>')
-    size = f'width="800" height="{top + 8}" font-size="13" font-family="sans-serif"'
+        made.append(f'<text x="300" y="{top - 11}" text-anchor="end">{contender_in_words(who)}</text>')
+        made.append(f'<rect x="310" y="{top - 24}" width="{width:.0f}" height="17" fill="{colour}"/>')
+        made.append(f'<text x="{width + 318:.0f}" y="{top - 11}">{said}</text>')
+    size = f'width="840" height="{top + 8}" font-size="13" font-family="sans-serif"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
     return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *made, "</svg>", ""])
 

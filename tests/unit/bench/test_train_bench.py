@@ -153,6 +153,9 @@ def test_results_of_several_calls_are_joined(tmp_path: Path) -> None:
     assert "| 1024 | trl | out of memory |" in text
     assert plot(found).count('height="17"') == 3  # a bar each, the last one of no width
     assert "out of memory" in plot(found)
+    words = ("8 rows of 1,024 tokens a step, 7.5 GiB", "HALops, as", "TRL, as configured", "Unsloth, 8 rows at once")
+    places = [plot(found).index(text) for text in words]
+    assert places == sorted(places)
     assert "12,000 tok/s, peak 7.00 GiB, 6.80 predicted" in summary(line("ours", 12000))
 
 
