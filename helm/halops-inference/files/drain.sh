@@ -21,14 +21,15 @@ busy() {
 }
 
 # Services and gateways need a while to send new requests elsewhere. Where we are the only pod they go on sending them here
-# until another one is ready, so it isn't enough that nobody is connected: nobody must have come for that while.
+# until another one is ready, so it isn't enough that nobody is connected: nobody must have come for that while. SECONDS
+# counts the clock's full seconds, of which the first can be over at once.
 settle=$1 until=$((SECONDS + $1 + $2)) moved=$SECONDS worked=$SECONDS before= metrics=
 while ((SECONDS < until)); do
   now=$(clients)
   [[ $now == "$before" ]] || moved=$SECONDS worked=$SECONDS before=$now
   # A client may keep its connection for the next request, which must find us here: llama-server closes one after 5 s
   # without. One that is open and asks nothing for 10 s is not waited for.
-  [[ -n $now ]] || ((SECONDS - moved < settle)) || break
+  [[ -n $now ]] || ((SECONDS - moved <= settle)) || break
   ! busy || worked=$SECONDS
   ((SECONDS - worked < (settle > 10 ? settle : 10))) || break
   sleep 1
