@@ -114,10 +114,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     kinds = options.kinds.split(";") if options.kinds else list(KINDS)[1:]
-    if options.against:
-        kinds = list(dict.fromkeys(["1x8", *kinds]))
-    if options.classic:  # the yardstick is in its line, too
-        kinds = list(dict.fromkeys(["2x4", *kinds]))
+    # Beside another precision the classic step is measured, too; a known one's yardstick is in its line.
+    kinds = list(dict.fromkeys(["1x8"] * bool(options.against) + ["2x4"] * bool(options.classic) + kinds))
     if not {"2x4"} <= set(kinds) <= set(KINDS):
         parser.error(f"--kinds takes 2x4, the yardstick, and others of: {'; '.join(KINDS)}")
     limit_memory(options.cap)
@@ -141,7 +139,8 @@ def main() -> int:
 def classic(file: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     """The last line in a file of results that measured the same."""
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    return next((line for line in reversed(lines) if what.items() <= line.items()), None)
+    alike = (line for line in reversed(lines) if line.get("against") == what.get("against"))
+    return next((line for line in alike if what.items() <= line.items()), None)
 
 
 def compare(

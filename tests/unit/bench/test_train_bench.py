@@ -16,6 +16,7 @@ from transformers import TrainerState
 from bench.train import longest as longest_row
 from bench.train.__main__ import environment, order, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
+from bench.train.equality import classic
 from bench.train.idle import said
 from bench.train.meter import Meter
 from bench.train.shares import Share, shares, spread
@@ -157,6 +158,14 @@ def test_results_of_several_calls_are_joined(tmp_path: Path) -> None:
     places = [plot(found).index(text) for text in words]
     assert places == sorted(places)
     assert "12,000 tok/s, peak 7.00 GiB, 6.80 predicted" in summary(line("ours", 12000))
+
+
+def test_classic_losses_are_those_of_the_same_comparison(tmp_path: Path) -> None:
+    same = {"cell": "1024", "steps": 50, "precision": "bf16"}
+    lines = [{**same, "n": 1}, {**same, "n": 2}, {**same, "against": "fp32", "n": 3}, {**same, "steps": 1, "n": 4}]
+    (tmp_path / "lines").write_text("\n".join(json.dumps(item) for item in lines))
+    found = [classic(tmp_path / "lines", what) for what in (same, same | {"against": "fp32"}, same | {"cell": "short"})]
+    assert [item and item["n"] for item in found] == [2, 3, None]
 
 
 def test_the_longest_row_is_found_between_any_two(
