@@ -131,12 +131,12 @@ def test_a_store_that_hangs_is_waited_for_a_bounded_time(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sync, "FLUSH_SECONDS", 0.2)
     hang = threading.Event()
-    monkeypatch.setattr(store, "write", lambda key, data: hang.wait(60))
+    monkeypatch.setattr(store, "write", lambda key, data: hang.wait(10))
     one = attempt("a1")
     began = time.monotonic()
     with caplog.at_level(logging.WARNING), one.sync:
         one.progress("a step")  # and this doesn't wait either
-    assert time.monotonic() - began < 30  # of sixty
+    assert time.monotonic() - began < 2
     assert "the store is slow" in caplog.text
     hang.set()
 
