@@ -31,7 +31,7 @@ while ((SECONDS < until)); do
   # without. One that is open and asks nothing for 10 s is not waited for.
   [[ -n $now ]] || ((SECONDS - moved <= settle)) || break
   ! busy || worked=$SECONDS
-  ((SECONDS - worked < (settle > 10 ? settle : 10))) || break
+  ((SECONDS - worked <= (settle > 10 ? settle : 10))) || break
   sleep 1
 done
 exit 0
