@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.train.cells import CELLS, CONTENDERS
+from bench.train.cells import CONTENDERS, cell_of
 
 GIB = 2**30
 COLUMNS = (
@@ -106,9 +106,7 @@ def _predicted(value: dict[str, Any]) -> str:
 
 def cell_in_words(name: str) -> str:
     """A heading of the picture."""
-    if name not in CELLS:
-        return name
-    cell = CELLS[name]
+    cell = cell_of(name)
     count = "~390" if cell.short else f"{cell.longest:,}"
     return f"{cell.rows_a_step} rows of {count} tokens a step, {f'{cell.cap:g} GiB' if cell.cap else 'the whole card'}"
 

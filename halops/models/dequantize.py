@@ -114,7 +114,7 @@ def convert(gguf: Path, folder: Path) -> None:
             dtype=torch.float32,
             **how,
         ).to(torch.bfloat16)
-    except (NotImplementedError, KeyError, TypeError) as error:
+    except (NotImplementedError, KeyError, TypeError) as error:  # what transformers raises for an unknown kind of file
         raise ModelError(f"transformers can't read it: {error}", where=str(gguf), remedy=_REMEDY) from error
     except MemoryError:
         raise
