@@ -76,7 +76,7 @@ def plan_for(profile: Profile, dims: Dimensions, work: Workload) -> Spending | N
         plan, words = smallest, f"does not fit: {smallest}"
     time = seconds(profile, dims, plan.settings, work, device_for(profile.cluster.gpu.memory_gib))
     least = round(smallest.peak.allocated * HEADROOM) + CUDA_CONTEXT
-    host = profile.cluster.gpu.count * host_bytes(profile, dims, plan.settings, work.alike)
+    host = profile.cluster.gpu.count * host_bytes(profile, dims, plan.settings)
     return Spending(words=words, seconds=time, least=least, host=host)
 
 
@@ -89,7 +89,7 @@ def _with_more(profile: Profile, dims: Dimensions, plan: Plan, work: Workload) -
     less, now = (seconds(profile, dims, one, work, device) for one in (other, plan.settings))
     if less > 0.95 * now:
         return ""
-    asked = math.ceil(profile.cluster.gpu.count * host_bytes(profile, dims, other, work.alike) / GIB)
+    asked = math.ceil(profile.cluster.gpu.count * host_bytes(profile, dims, other) / GIB)
     return f"; {1 - less / now:.0%} less time with training.host_memory_gib={asked}"
 
 
@@ -138,7 +138,7 @@ def choose(
 
 
 def _cost(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload, device: Device) -> float:
-    host = host_bytes(profile, dims, settings, work.alike) / GIB
+    host = host_bytes(profile, dims, settings) / GIB
     return seconds(profile, dims, settings, work, device) * (1 + HOST_GIB_COST * host)
 
 
@@ -164,7 +164,7 @@ def _plans(profile: Profile, dims: Dimensions, room: Room, work: Workload) -> It
     for settings in candidates(profile, dims, room, work):
         found = [settings]
         if profile.training.checkpointed_layers is None and profile.training.gradient_checkpointing:
-            found.append(fewest_checkpointed(settings, lambda tried: _fits(profile, dims, tried, room, work.alike)))
+            found.append(fewest_checkpointed(settings, lambda tried: _fits(profile, dims, tried, room)))
         for one in found:
             yield Plan(settings=one, peak=peak(profile, dims, one), available=room.gpu)
 
@@ -187,15 +187,15 @@ def candidates(profile: Profile, dims: Dimensions, room: Room, work: Workload) -
             token_budget=budget, checkpointed_layers=layers, keep_attention=keep, offload_activations=offload,
             embedding_on_host=host, dequantized_base=copy, mlp_tokens=inner,
         )  # fmt: skip
-        if _sensible(profile, dims, made, room, work.alike):
+        if _sensible(profile, dims, made, room):
             yield made
 
 
-def _sensible(profile: Profile, dims: Dimensions, made: MemorySettings, room: Room, alike: bool) -> bool:
+def _sensible(profile: Profile, dims: Dimensions, made: MemorySettings, room: Room) -> bool:
     """What the profile doesn't ask for must be worth a try: attention is kept in host memory or not at all (on the GPU
     whole layers are), and what waits in host memory has room there. Layers' inputs alone may take more, if nobody says
     how much: long rows fit in no other way."""
-    training, fits = profile.training, host_bytes(profile, dims, made, alike) <= room.host
+    training, fits = profile.training, host_bytes(profile, dims, made) <= room.host
     if made.keep_attention and training.keep_attention is None:
         return made.offload_activations and fits
     inputs_alone = made.checkpointed_layers == dims.num_hidden_layers and not made.keep_attention
@@ -217,7 +217,7 @@ def _open(wanted: bool | None, choices: Iterable[bool]) -> tuple[bool, ...]:
     return tuple(choices) if wanted is None else (wanted,)
 
 
-def _fits(profile: Profile, dims: Dimensions, tried: MemorySettings, room: Room, alike: bool) -> bool:
-    if host_bytes(profile, dims, tried, alike) > room.host:
+def _fits(profile: Profile, dims: Dimensions, tried: MemorySettings, room: Room) -> bool:
+    if host_bytes(profile, dims, tried) > room.host:
         return False
     return peak(profile, dims, tried).allocated * HEADROOM <= room.gpu

@@ -117,7 +117,7 @@ def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element
     """What waits on the GPU for the backward pass, of every layer and the head's input.
 
     Of activations in host memory those of two layers are here: of the one that is computed, and of the one before it,
-    which are on their way (halops.train.trainer.activation_offload).
+    which are on their way (halops.train.fused.away).
     """
     kinds = kept_tensors(dims, wide, settings, element)
     kept = sum(layers * sum(sizes) for layers, sizes in kinds)
@@ -154,18 +154,14 @@ def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySet
     return again, whole
 
 
-def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings, alike: bool) -> int:
-    """Pinned host memory for activations that wait there; torch takes it in powers of two (CachingHostAllocator).
-
-    Args:
-        alike: whether micro-batches are of one size; else blocks of all smaller sizes are taken as well, and kept.
-    """
+def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> int:
+    """Pinned host memory for activations that wait there: all but the last layer's (halops.train.fused.away)."""
     if not settings.offload_activations:
         return 0
     wide = widths(dims, profile.lora.r, settings.dequantized_base)
-    kinds = kept_tensors(dims, wide, settings, element_bytes(profile))
-    largest = sum(layers * sum(1 << (size - 1).bit_length() for size in sizes) for layers, sizes in kinds)
-    return largest if alike else 2 * largest
+    kinds = [(layers, sum(sizes)) for layers, sizes in kept_tensors(dims, wide, settings, element_bytes(profile))]
+    last = next(size for layers, size in reversed(kinds) if layers)
+    return sum(layers * size for layers, size in kinds) - last
 
 
 def layer_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element: int, trainable: int) -> int:

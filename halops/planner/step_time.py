@@ -22,8 +22,7 @@ MICRO_BATCH_SECONDS = 0.03  # the GPU's idle ends
 # little to compute the GPU waits for it. Measured beside an H200, 1,024 tokens at a time: 0.15 to 0.2 s for 28 layers.
 HOST_LAYER_SECONDS, HOST_AGAIN_SECONDS = 0.005, 0.003
 HOST_OFFLOAD_SECONDS = 0.001  # assumed: a layer's 6 tensors to host memory and back
-# Measured on an H200, 8 x 1024 tokens: 1.038 with activations in host memory.
-OFFLOAD_COST, HOST_EMBEDDING_COST = 1.04, 1.005
+HOST_EMBEDDING_COST = 1.005
 BACKWARD_ATTENTION = 2.5  # of its forward pass: five products instead of two (Dao, FlashAttention-2, section 4.1)
 
 
@@ -37,11 +36,6 @@ class Workload(Frozen):
     @property
     def tokens(self) -> float:
         return self.rows * self.mean
-
-    @property
-    def alike(self) -> bool:
-        """Whether rows are of one length."""
-        return self.mean == self.longest
 
 
 def usual_settings(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload) -> MemorySettings:
@@ -76,7 +70,7 @@ def token_seconds(
     """
     rate, moved = device.tflops * 1e12, (0.0, 0.0)
     if settings.offload_activations:
-        rate, moved = rate / OFFLOAD_COST, kept_bytes_per_token(profile, dims, settings)
+        moved = kept_bytes_per_token(profile, dims, settings)
     counts = (settings.checkpointed_layers, dims.num_hidden_layers - settings.checkpointed_layers)
     layers = sum(
         count * sum(max(each / rate, kept / device.host_bytes_per_second) for each in passes)

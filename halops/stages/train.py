@@ -158,7 +158,7 @@ def _trainer(session: Session, watch: Watch, checkpoints: Checkpoints, export: A
         export=export,
         rows_per_step=rows_per_step(training),
         alike=training.per_device_train_batch_size > 1,  # as it always was: the same rows in each step
-        offload=session.most_kept if session.settings.offload_activations and session.cuda else 0,
+        offload=session.settings.offload_activations and session.cuda and not session.fused,
         world=session.world,
     )
     watch.trainer = trainer

@@ -21,7 +21,6 @@ NAME = "halops_rows"
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLASH_CAPABILITY = (8, 0)
 FLASH_HEAD_DIM = 256
-MOST_KEPT = 3  # the log-sum-exp of the scores, and what the random numbers of a dropout would need
 
 
 def register() -> str:
@@ -97,7 +96,7 @@ def flash(query: Tensor) -> bool:
 def forward(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The output, and what `backward` needs beside it, at most MOST_KEPT tensors."""
+    """The output, and what `backward` needs beside it: the log-sum-exp of the scores first."""
     if query.is_meta:
         return query.new_empty(query.shape), (query.new_empty(query.shape[1], query.shape[0], dtype=torch.float32),)
     if flash(query):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from halops.train.fused.launch import by_triton
-
-log = logging.getLogger("halops.train")
+from halops.train.pinned import pin
 
 
 class HostEmbedding(torch.nn.Module):
@@ -25,7 +22,7 @@ class HostEmbedding(torch.nn.Module):
         super().__init__()
         self._table, self._device = [table], device
         if device.type == "cuda":
-            _pin(table)
+            pin(table, "the embedding")
 
     def forward(self, ids: Tensor) -> Tensor:
         table = self._table[0]
@@ -49,13 +46,3 @@ def move_embedding(model: Any) -> bool:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return True
-
-
-def _pin(table: Tensor) -> None:
-    """Let the GPU see the table where it lies; `pin_memory` would take the next power of two of bytes for a copy."""
-    cudart: Any = torch.cuda.cudart
-    failed = int(cudart().cudaHostRegister(table.data_ptr(), table.numel() * table.element_size(), 0))
-    if failed:
-        log.warning("the embedding's memory can't be pinned (CUDA error %d): each micro-batch waits for it", failed)
-        with contextlib.suppress(RuntimeError):  # CUDA tells the next kernel's launch of the same error
-            torch.zeros(1, device="cuda")

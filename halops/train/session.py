@@ -16,6 +16,7 @@ from halops.stages.context import StageContext
 from halops.train import adapter, census, liger, model
 from halops.train.arguments import optimizer, rows_per_step
 from halops.train.faults import Tried
+from halops.train.fused.away import Away
 from halops.train.fused.install import install
 from halops.train.fused.parts import Layer
 from halops.train.host_embedding import move_embedding
@@ -47,12 +48,6 @@ class Session:
     def fused(self) -> bool:
         """Whether decoder layers are ours."""
         return bool(self.layers)
-
-    @property
-    def most_kept(self) -> int:
-        """Tensors that wait for a layer's backward pass, at most; a family's own keep little but their input."""
-        tokens = self.settings.token_budget
-        return max((layer.most_kept(tokens) for layer in self.layers), default=2)
 
     def census(self) -> list[census.Held]:
         """Every tensor of the model; on CUDA, raises StageError if one is in a dtype that nobody asked for."""
@@ -113,7 +108,9 @@ def prepare(context: StageContext, world: World = ALONE, tried: Tried | None = N
     }
     layers = []
     if spent.fused:
-        layers = install(adapted, spent.spends, settings.dequantized_base)
+        offload = cuda and settings.offload_activations
+        away = Away(config.num_hidden_layers, settings.token_budget) if offload else None
+        layers = install(adapted, spent.spends, settings.dequantized_base, away)
     session = Session(context, settings, end_to_end, layers, cuda, adapted, dtypes, train, heldout, world, summary)
     summary["census"] = census.summary(session.census())
     return session

@@ -3,7 +3,7 @@
 Plain Trainer rather than TRL's SFTTrainer, after reading both. SFTTrainer 1.16 replaces the head's forward pass by one
 that on a CPU projects every position, trained on or not, and computes entropy and accuracy for each; casts the adapter
 to bfloat16 whatever computes it; reports usage to the hub; and its predecessors of the same major version differ in all
-of this. From TRL comes the offloading of activations to host memory.
+of this. From TRL comes the offloading of activations to host memory, where layers aren't fused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         export: returns our own state, stored with each checkpoint.
         rows_per_step: rows of one optimizer step, of all processes together.
         alike: whether their lengths should be alike; otherwise a plain shuffle.
-        offload: let activations wait in host memory, so many tensors of which are one layer's; 0 leaves them.
+        offload: let activations wait in host memory, of a family's own layers: fused ones do that themselves.
         world: the processes that train together.
     """
 
@@ -49,7 +49,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         export: Callable[[], dict[str, Any]],
         rows_per_step: int,
         alike: bool,
-        offload: int = 0,
+        offload: bool = False,
         world: World = ALONE,
         **kwargs: Any,
     ) -> None:
@@ -59,7 +59,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self.remove_callback(PrinterCallback)  # it prints to stdout
         self._checkpoints, self._export, self.world = checkpoints, export, world
         self._rows_per_step, self._alike = rows_per_step, alike
-        self._offload = activation_offload(self.model, offload) if offload else contextlib.nullcontext()
+        self._offload = activation_offload(self.model) if offload else contextlib.nullcontext()
         self.grad_norm: Any = 0.0
         self._flat: Flat | None = None
         self._trained = shorten_walks(self.model)
@@ -205,13 +205,11 @@ def share_adapter_only(model: Any) -> None:
     ignore(model, [*frozen, *buffers])
 
 
-def activation_offload(model: Any, at_once: int) -> Any:
+def activation_offload(model: Any) -> Any:
     """A context in which activations wait for the backward pass in host memory.
 
-    Args:
-        at_once: tensors that stay until their copies are done, a layer's: with fewer the GPU would wait for copies
-            before it goes on to the next layer, with more it would hold more.
+    Two tensors stay until their copies are done: layers that are computed again keep little but their input.
     """
     from trl.models.activation_offloading import get_act_offloading_ctx_manager
 
-    return get_act_offloading_ctx_manager(model, max_fwd_stash_size=at_once, warn_if_no_head=False)
+    return get_act_offloading_ctx_manager(model, max_fwd_stash_size=2, warn_if_no_head=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from halops.planner.settings import MemorySettings
 from halops.train import attention
+from halops.train.fused.away import Away
 from halops.train.fused.layer import decoder_layer
 from halops.train.fused.parts import Layer, Rows
 from halops.train.fused.projection import Group, Projection
@@ -45,16 +46,19 @@ def unsupported(config: Any, attention_name: str, weights: torch.dtype, adapter:
     return None
 
 
-def install(model: Any, spends: Callable[[int], MemorySettings], resident: bool = False) -> list[Layer]:
+def install(
+    model: Any, spends: Callable[[int], MemorySettings], resident: bool = False, away: Away | None = None
+) -> list[Layer]:
     """Let each decoder layer of a PEFT model train as one function. Returns them in order.
 
     Args:
         spends: how a micro-batch of so many tokens spends memory; always the same for the same number.
         resident: keep the base's weights dequantized.
+        away: takes what waits for the backward pass to host memory.
     """
     made, buffers = [], Buffers(dict)
     for index, module in enumerate(decoder_layers(model)):
-        layer = describe(module, model.config, index, spends, resident, buffers)
+        layer = describe(module, model.config, index, spends, resident, buffers, away)
         module.forward = types.MethodType(_forward(layer, module.forward), module)
         made.append(layer)
     return made
@@ -91,7 +95,8 @@ def _forward(layer: Layer, own: Any) -> Any:
 
 
 def describe(
-    module: Any, config: Any, index: int, spends: Callable[[int], MemorySettings], resident: bool, buffers: Buffers
+    module: Any, config: Any, index: int, spends: Callable[[int], MemorySettings], resident: bool, buffers: Buffers,
+    away: Away | None = None,
 ) -> Layer:  # fmt: skip
     """A decoder layer of transformers, its projections under PEFT or plain, as a `Layer`."""
     own, mlp, width = module.self_attn, module.mlp, _head_dim(config)
@@ -116,6 +121,7 @@ def describe(
         scaling=own.scaling,
         index=index,
         spends=spends,
+        away=away,
     )
 
 

@@ -43,14 +43,17 @@ class DecoderLayer(torch.autograd.Function):
         attended = attend(x, layer, rows, seeds, seen)
         made, both = mlp(attended.after, layer, seeds, seen, keeps.mlp)
         kept = (attended.qkv, attended.out, attended.after, *attended.kept) if keeps.attention else ()
-        ctx.save_for_backward(x, room, both, *kept)
+        if layer.away:
+            ctx.waiting = layer.away.keep(layer.index, (x, room, both, *kept), len(x))
+        else:
+            ctx.save_for_backward(x, room, both, *kept)
         ctx.layer, ctx.rows, ctx.seeds = layer, rows, seeds
         return made.view(shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer, rows, seeds = ctx.layer, ctx.rows, ctx.seeds
-        x, room, both, *kept = ctx.saved_tensors
+        x, room, both, *kept = layer.away.bring(ctx.waiting) if layer.away else ctx.saved_tensors
         seen = layer.seen_by(room)
         if not layer.qkv.resident:  # else they are as the forward pass left them
             layer.load()

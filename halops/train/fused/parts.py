@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from halops.planner.settings import MemorySettings
-from halops.train import attention
+from halops.train.fused.away import Away
 from halops.train.fused.dropout import draw_seeds
 from halops.train.fused.gated import MOST_RANK
 from halops.train.fused.place import place
@@ -46,6 +46,7 @@ class Layer:
     scaling: float
     index: int  # among the model's layers: the first ones are computed again
     spends: Callable[[int], MemorySettings]  # a micro-batch of so many tokens
+    away: Away | None = None  # takes what waits for the backward pass; else that stays on the GPU
 
     @property
     def groups(self) -> tuple[Group, Group, Group, Group]:
@@ -80,11 +81,6 @@ class Layer:
         settings = self.spends(tokens)
         whole = self.index >= settings.checkpointed_layers
         return Kept(whole or settings.keep_attention, whole)
-
-    def most_kept(self, tokens: int) -> int:
-        """Tensors that wait for its backward pass, at most: see `DecoderLayer.forward`."""
-        kept = self.keeps(tokens)
-        return 2 + (3 + attention.MOST_KEPT) * kept.attention + kept.mlp
 
     def room(self, tokens: int, like: Tensor) -> Tensor:
         """For what the adapters make of their inputs, [T, ranks of all groups]: see `seen_by`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 
 from halops.parameters import linear_parameters, lora_parameters
 from halops.planner.micro_batch import for_micro_batch
-from halops.planner.peak import GATED_SUMS, buffer_bytes, kept_bytes, layer_bytes, loss_bytes, peak, widths
+from halops.planner.peak import GATED_SUMS, buffer_bytes, host_bytes, kept_bytes, layer_bytes, loss_bytes, peak, widths
 from halops.planner.settings import MemorySettings
 from halops.profile import load_profile
 from halops.sections import Dimensions
-from halops.train import attention
+from halops.train.fused.away import Away, Waiting
 from halops.train.fused.install import Buffers
 from halops.train.fused.layer import decoder_layer
 from halops.train.fused.parts import Layer, Rows
@@ -38,7 +37,7 @@ def projection(rows: int, columns: int) -> Projection:
     return Projection(tensor(rows, columns), None, rows, columns, *adapter, 2.0, 0.05)
 
 
-def layers(settings: MemorySettings) -> list[Layer]:
+def layers(settings: MemorySettings, away: Away | None = None) -> list[Layer]:
     hidden, inner, copy = QWEN.hidden_size, QWEN.intermediate_size, settings.dequantized_base
     buffers = Buffers(dict)
 
@@ -50,62 +49,42 @@ def layers(settings: MemorySettings) -> list[Layer]:
             qkv=group("qkv", hidden, hidden, 512, 512), out=group("out", hidden, hidden),
             gate_up=group("gate_up", hidden, inner, inner), down=group("down", inner, hidden),
             first_norm=tensor(hidden), second_norm=tensor(hidden), eps=1e-6, heads=28, kv_heads=4, head_dim=128,
-            scaling=0.1, index=index, spends=lambda _: settings,
+            scaling=0.1, index=index, spends=lambda _: settings, away=away,
         )
         for index in range(QWEN.num_hidden_layers)
     ]  # fmt: skip
 
 
-class Waiting(torch.autograd.graph.saved_tensors_hooks):
-    """What TRL's offloading holds on the GPU: the last `at_once` of what was saved until their copies are done, and in
-    the backward pass what the node before this one had brought back."""
+class Elsewhere(Away):
+    """As ever, but without host memory: `meta` has no bytes to copy. Counts those that left, by layer."""
 
-    def __init__(self, at_once: int) -> None:
-        self.at_once, self.here = at_once, dict[int, torch.Tensor]()
-        self.count, self._node, self._back = 0, None, list[torch.Tensor]()
-        super().__init__(self._pack, self._unpack)
+    def __init__(self, tokens: int) -> None:
+        super().__init__(QWEN.num_hidden_layers, tokens)
+        self.left = dict[int, int]()
 
-    def _pack(self, item: torch.Tensor) -> tuple[int, torch.Size, torch.dtype]:
-        self.count += 1
-        self.here.pop(self.count - self.at_once, None)
-        self.here[self.count] = item
-        return self.count, item.shape, item.dtype
+    def _make_room(self, waiting: Waiting, size: int, tokens: int, cuda: bool) -> None:
+        self.left[waiting.index] = size
 
-    def _unpack(self, packed: tuple[int, torch.Size, torch.dtype]) -> torch.Tensor:
-        number, shape, dtype = packed
-        node: Any = torch._C._current_autograd_node()  # type: ignore[attr-defined]
-        if node is not self._node:
-            self._node, before = node, self._back
-            self._back = []
+    def _on_host(self, waiting: Waiting) -> list[torch.Tensor]:
+        return []
 
-            def done(*_: Any) -> None:
-                before.clear()
-                self.here.clear()
-
-            node.register_hook(done)
-        found = self.here[number] if number in self.here else torch.empty(shape, dtype=dtype, device="meta")
-        self._back.append(found)
-        return found
-
-
-def kept_on_meta(layer: Layer) -> int:
-    """Tensors that a layer keeps: attention leaves one beside its output there."""
-    return layer.most_kept(1) - (attention.MOST_KEPT - 1) * layer.keeps(1).attention
+    def _copy(self, sources: Any, targets: Any) -> None:
+        pass
 
 
 def measured(settings: MemorySettings, dropping: bool = False) -> tuple[int, int, dict[str, int]]:
     """Bytes kept after the forward pass, at the peak, and those at the peak by dtype."""
     tokens = settings.token_budget
-    model = layers(settings)
+    away = Elsewhere(tokens) if settings.offload_activations else None
+    model = layers(settings, away)
     rows = Rows(torch.empty(2, dtype=torch.int32, device="meta"), tokens, tensor(tokens, 128), tensor(tokens, 128))
     gc.collect()
-    away = Waiting(max(map(kept_on_meta, model))) if settings.offload_activations else None
-    with Ledger() as ledger, away or contextlib.nullcontext():
+    with Ledger() as ledger:
         hidden = tensor(tokens, QWEN.hidden_size)
         for layer in model:
             hidden = decoder_layer(hidden, layer, rows, dropping)
         kept = ledger.live
-        assert not away or away.count == sum(map(kept_on_meta, model))
+        assert not away or sum(away.left.values()) == pytest.approx(host_bytes(RTX8, QWEN, settings), rel=1e-3)
         hidden.backward(torch.empty_like(hidden))
     return kept, ledger.peak, ledger.at_peak
 

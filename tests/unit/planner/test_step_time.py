@@ -35,9 +35,9 @@ def test_what_is_kept_isn_t_computed_again() -> None:
 @pytest.mark.parametrize(
     ("checkpointed", "more", "measured"),
     [
-        (28, {}, 14515),
-        (28, {"offload_activations": True}, 13767),
-        (28, {"offload_activations": True, "keep_attention": True}, 14492),
+        (28, {}, 14591),
+        (28, {"offload_activations": True, "keep_attention": True}, 15227),
+        # With TRL's offloading, which the way there bounds, too.
         (17, {"offload_activations": True}, 11061),
         (0, {"offload_activations": True}, 8452),
     ],
@@ -65,5 +65,5 @@ def test_what_is_too_much_for_the_way_to_the_host_is_waited_for() -> None:
     assert token_seconds(RTX8, QWEN, kept, 1024, H200) == pytest.approx(2 * 28 * 107e3 / 50e9, rel=0.05)
     slow, there = device_for(8), 28 * 107e3 / 6e9
     plain = token_seconds(RTX8, QWEN, settings(0), 1024, slow)
-    assert plain < token_seconds(RTX8, QWEN, kept, 1024, slow) < 1.05 * plain
+    assert token_seconds(RTX8, QWEN, kept, 1024, slow) == plain
     assert plain > 2 * there
