@@ -126,7 +126,7 @@ def choose(
     fitting = [plan for plan in _plans(profile, dims, room, work) if plan.peak.allocated * HEADROOM <= available]
     if fitting:
         device = device_for(max(profile.cluster.gpu.memory_gib, available / GIB), card)
-        best = min(fitting, key=lambda plan: _cost(profile, dims, plan.settings, work, device))
+        best = min(fitting, key=lambda plan: _cost(profile, dims, plan.settings, room, work, device))
         return best.model_copy(update={"usual": usual_settings(profile, dims, best.settings, work)})
     least = least_plan(profile, dims, room, work)
     raise ConfigError(
@@ -137,9 +137,13 @@ def choose(
     )
 
 
-def _cost(profile: Profile, dims: Dimensions, settings: MemorySettings, work: Workload, device: Device) -> float:
-    host = host_bytes(profile, dims, settings) / GIB
-    return seconds(profile, dims, settings, work, device) * (1 + HOST_GIB_COST * host)
+def _cost(
+    profile: Profile, dims: Dimensions, settings: MemorySettings, room: Room, work: Workload, device: Device
+) -> tuple[bool, float]:
+    """What takes more of the host than there is comes last."""
+    host = host_bytes(profile, dims, settings)
+    time = seconds(profile, dims, settings, work, device)
+    return host > room.host, time * (1 + HOST_GIB_COST * host / GIB)
 
 
 def choose_plain(profile: Profile, dims: Dimensions, available: int, work: Workload) -> MemorySettings:

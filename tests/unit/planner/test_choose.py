@@ -88,8 +88,8 @@ def test_short_rows_get_a_budget_for_their_longest_steps() -> None:
 
 def test_no_more_waits_in_host_memory_than_there_is() -> None:
     profile, work = load_profile("rtx8"), rows(8, 1024)
-    for free in (0, GIB // 4, 2 * GIB, 6 * GIB, 20 * GIB):
-        settings = choose(profile, QWEN, int(7.5 * GIB), work, "", free).settings
+    for card, free in itertools.product((H100, H200, ""), (0, GIB // 4, 2 * GIB, 6 * GIB, 20 * GIB)):
+        settings = choose(profile, QWEN, int(7.5 * GIB), work, card, free).settings
         assert host_bytes(profile, QWEN, settings) <= free
     assert settings.checkpointed_layers == 0
     little = load_profile("rtx8", ["training.host_memory_gib=2"])
