@@ -25,14 +25,20 @@ from bench.train.ours import sets, trainer_for
 
 PLAIN = ("training.fused_layers=false",)
 SMALL = ("training.fused_layers=true", "training.checkpointed_layers=1000", "training.dequantized_base=false")
+WHOLE = ("training.fused_layers=true", "training.checkpointed_layers=0", "training.dequantized_base=false")
 # Ours as planned, and as on a small card: each layer's MLP computed again from a base that is dequantized each time,
-# what attention made waiting in host memory, and with that computed again, too.
+# what attention made waiting in host memory, and with that computed again, too. The last three show by --kinds that the
+# way to host memory leaves a gradient's bits as they are.
+USUAL = ("2x4", "ours, attention kept", "ours", "ours, recomputed")
 KINDS: dict[str, tuple[str, ...]] = {
     "1x8": PLAIN,
     "2x4": PLAIN,
     "ours, attention kept": (*SMALL, "training.keep_attention=true", "training.offload_activations=true"),
     "ours": ("training.fused_layers=true",),
     "ours, recomputed": (*SMALL, "training.keep_attention=false", "training.offload_activations=false"),
+    "ours, inputs in host memory": (*SMALL, "training.keep_attention=false", "training.offload_activations=true"),
+    "ours, all kept": (*WHOLE, "training.offload_activations=false"),
+    "ours, all kept in host memory": (*WHOLE, "training.offload_activations=true"),
 }
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "bf16": (),
@@ -109,11 +115,11 @@ def main() -> int:
     parser.add_argument("--cap", type=float, default=0, help="GiB; the classic step of full rows needs no cap")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--against", choices=list(PRECISIONS), help="precision of the classic step, if another")
-    parser.add_argument("--kinds", help="instead of all, such as '2x4;ours'")
+    parser.add_argument("--kinds", help="instead of the usual ones, such as '2x4;ours'")
     parser.add_argument("--classic", type=Path, help="compare with the losses in this file's last line of that kind")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    kinds = options.kinds.split(";") if options.kinds else list(KINDS)[1:]
+    kinds = options.kinds.split(";") if options.kinds else list(USUAL)
     # Beside another precision the classic step is measured, too; a known one's yardstick is in its line.
     kinds = list(dict.fromkeys(["1x8"] * bool(options.against) + ["2x4"] * bool(options.classic) + kinds))
     if not {"2x4"} <= set(kinds) <= set(KINDS):
