@@ -5,7 +5,7 @@
     python -m bench.gpu_smoke --only one,two,two-stopped,two-resumed     # two GPUs against one
 
 A random base is made once, then each case is a process of its own under the memory cap of an 8 GB card. Beside torch
-and transformers it needs bitsandbytes, liger-kernel, peft, accelerate, pydantic, pyyaml, and trl for `offload`.
+and transformers it needs bitsandbytes, liger-kernel, peft, accelerate, pydantic and pyyaml.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ LENGTH = 1024
 
 @dataclass(frozen=True)
 class Case:
-    """One process: overrides of rtx8, a rung, a memory cap in GiB, and the exit code that is right."""
+    """One process: overrides of rtx8, a memory cap in GiB, and the exit code that is right."""
 
     overrides: tuple[str, ...] = ()
     steps: int = 12
-    rung: int = 0
     cap: float = 7.5
     code: int = 0
     stop_at: int | None = None
@@ -50,7 +49,7 @@ CASES = {
     "stopped": Case(stop_at=6, code=75, kept="shared"),
     "resumed": Case(kept="shared"),
     "logits": Case(steps=1, watch=True, overrides=("training.gradient_accumulation_steps=2",)),
-    "offload": Case(steps=3, rung=1),
+    "offload": Case(steps=3, overrides=("training.offload_activations=true",)),
     "plain": Case(steps=3, overrides=("quantization.load_in_4bit=false",)),
     "fp16": Case(
         steps=3,
@@ -128,7 +127,7 @@ def child(name: str, work: Path, length: int) -> int:
 
     context = StageContext(
         spec=spec, inputs=work / "inputs", output=folder / "output", scratch=folder / "scratch", stop=stop,
-        rung=case.rung, progress=Progress(None, listen),
+        progress=Progress(None, listen),
         checkpoints=LocalCheckpoints(work / (case.kept or f"kept-{name}")),
     )  # fmt: skip
     for path in (context.output, context.scratch):
