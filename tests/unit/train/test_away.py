@@ -16,8 +16,8 @@ from halops.train.fused.away import Away
 from halops.train.fused.install import install
 from halops.train.packing import StepCollator
 from halops.train.pinned import Pinned
-from tests.unit.train.test_fused import LENGTHS, spends
-from tests.unit.train.test_packing import adapted, gradients, rows_of
+from tests.unit.train.test_fused import FUSED, LENGTHS, spends
+from tests.unit.train.test_packing import FAMILIES, adapted, gradients, rows_of
 
 
 @pytest.fixture(autouse=True)
@@ -25,19 +25,28 @@ def everything_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST", 1)  # of tiny models' tensors, too
 
 
-def trained(folder: Path, away: Away | None, checkpointed: int = 2, keep: bool = False, budget: int = 64) -> Any:
-    """Loss and gradients of two steps, of a budget's micro-batches and of one in reverse order."""
-    model = adapted(folder, "qwen2", num_hidden_layers=3)
+def trained(folder: Path, family: str, checkpointed: int, keep: bool, away: Away | None) -> Any:
+    """Loss and gradients of two steps, the second of smaller micro-batches with the rows in reverse order."""
+    model = adapted(folder, family, **FAMILIES[family] | {"num_hidden_layers": 3})
     install(model, spends(checkpointed, 13, keep), away=away)
     rows = rows_of(LENGTHS)
-    return [gradients(model, [StepCollator(size)(some)]) for size, some in ((budget, rows), (40, rows[::-1]))]
+    return [gradients(model, [StepCollator(size)(some)]) for size, some in ((64, rows), (40, rows[::-1]))]
 
 
-@pytest.mark.parametrize(("checkpointed", "keep"), [(3, False), (3, True), (0, False), (1, False), (1, True)])
-def test_gradients_are_the_same_bits(checkpointed: int, keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "checkpointed", "keep"),
+    [
+        ("qwen2", 3, False),
+        ("qwen2", 3, True),
+        ("qwen2", 0, False),
+        ("qwen2", 1, False),
+        *((name, 1, True) for name in FUSED),
+    ],
+)
+def test_gradients_are_the_same_bits(family: str, checkpointed: int, keep: bool, tmp_path: Path) -> None:
     away = Away(3, 64)
-    steps = zip(trained(tmp_path, None, checkpointed, keep), trained(tmp_path, away, checkpointed, keep), strict=True)
-    for (loss, expected), (again, found) in steps:
+    made = (trained(tmp_path, family, checkpointed, keep, other) for other in (None, away))
+    for (loss, expected), (again, found) in zip(*made, strict=True):
         assert again == loss
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
