@@ -119,29 +119,28 @@ def kept_bytes(dims: Dimensions, wide: Widths, settings: MemorySettings, element
     Of activations in host memory those of two layers are here: of the one that is computed, and of the one before it,
     which are on their way (halops.train.fused.away).
     """
-    kinds = kept_tensors(dims, wide, settings, element)
-    kept = sum(layers * sum(sizes) for layers, sizes in kinds)
+    kinds = kept_by_layers(dims, wide, settings, element)
+    kept = sum(layers * size for layers, size in kinds)
     if settings.offload_activations:
-        kept = min(kept, 2 * max(sum(sizes) for layers, sizes in kinds if layers))
+        kept = min(kept, 2 * max(size for layers, size in kinds if layers))
     return kept + settings.token_budget * wide.hidden * element
 
 
-def kept_tensors(
+def kept_by_layers(
     dims: Dimensions, wide: Widths, settings: MemorySettings, element: int
-) -> tuple[tuple[int, list[int]], ...]:
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """What layers keep for the backward pass, wherever it waits: how many are computed again and how many aren't, with
-    the bytes of each tensor that one of them keeps.
+    the bytes that one of them keeps.
 
     Its input and what its adapters made of theirs; queries, keys and values, attention's output, the residual after it
     and the log-sum-exp of the scores; gate and up.
     """
     tokens = settings.token_budget
-    least = [tokens * columns * element for columns in (wide.hidden, wide.seen)]
-    attended = [tokens * columns * element for columns in (wide.qkv, wide.attention, wide.hidden)]
-    attended.append(4 * tokens * dims.num_attention_heads)
+    least = tokens * (wide.hidden + wide.seen) * element
+    attended = tokens * ((wide.qkv + wide.attention + wide.hidden) * element + 4 * dims.num_attention_heads)
     inner = tokens * (2 * wide.inner + wide.behind) * element
     again = least + attended * settings.keep_attention
-    whole = [*least, *attended, inner]
+    whole = least + attended + inner
     checkpointed = settings.checkpointed_layers
     return (checkpointed, again), (dims.num_hidden_layers - checkpointed, whole)
 
@@ -149,9 +148,8 @@ def kept_tensors(
 def kept_bytes_per_token(profile: Profile, dims: Dimensions, settings: MemorySettings) -> tuple[float, float]:
     """What a layer that is computed again keeps, and one that isn't, wherever it waits."""
     wide = widths(dims, profile.lora.r, settings.dequantized_base)
-    kinds = kept_tensors(dims, wide, settings, element_bytes(profile))
-    again, whole = (sum(sizes) / settings.token_budget for _, sizes in kinds)
-    return again, whole
+    (_, again), (_, whole) = kept_by_layers(dims, wide, settings, element_bytes(profile))
+    return again / settings.token_budget, whole / settings.token_budget
 
 
 def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> int:
@@ -159,7 +157,7 @@ def host_bytes(profile: Profile, dims: Dimensions, settings: MemorySettings) -> 
     if not settings.offload_activations:
         return 0
     wide = widths(dims, profile.lora.r, settings.dequantized_base)
-    kinds = [(layers, sum(sizes)) for layers, sizes in kept_tensors(dims, wide, settings, element_bytes(profile))]
+    kinds = kept_by_layers(dims, wide, settings, element_bytes(profile))
     last = next(size for layers, size in reversed(kinds) if layers)
     return sum(layers * size for layers, size in kinds) - last
 

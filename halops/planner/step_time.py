@@ -68,9 +68,8 @@ def token_seconds(
 
     A layer waits for its own: no more than two layers' activations are on the GPU.
     """
-    rate, moved = device.tflops * 1e12, (0.0, 0.0)
-    if settings.offload_activations:
-        moved = kept_bytes_per_token(profile, dims, settings)
+    rate = device.tflops * 1e12
+    moved = kept_bytes_per_token(profile, dims, settings) if settings.offload_activations else (0.0, 0.0)
     counts = (settings.checkpointed_layers, dims.num_hidden_layers - settings.checkpointed_layers)
     layers = sum(
         count * sum(max(each / rate, kept / device.host_bytes_per_second) for each in passes)
