@@ -37,7 +37,8 @@ def test_what_is_kept_isn_t_computed_again() -> None:
     [
         (28, {}, 14591),
         (28, {"offload_activations": True, "keep_attention": True}, 15227),
-        # With TRL's offloading, which the way there bounds, too.
+        # With TRL's offloading, which took longer beside what is computed.
+        (28, {"offload_activations": True}, 13767),
         (17, {"offload_activations": True}, 11061),
         (0, {"offload_activations": True}, 8452),
     ],
