@@ -28,7 +28,7 @@ class Pinned:
 
     def __init__(self, size: int, cuda: bool) -> None:
         try:
-            pages = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise HostError(
                 f"the host has no {human_bytes(size)} for activations: {error}",

@@ -74,7 +74,6 @@ class Away:
     def bring(self, waiting: Waiting) -> list[Tensor | None]:
         """The same tensors once more, at the beginning of the layer's backward pass. Those of the layer below begin to
         come."""
-        self._let_go()
         self._fetch(waiting)
         if waiting.arrived:
             torch.cuda.current_stream().wait_event(waiting.arrived)
