@@ -21,14 +21,15 @@ import argparse
 import itertools
 import json
 import os
+import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL
 from bench.train.shares import Share, shares, spread
-from bench.train.turns import Job, Seats, Started, in_turn, seats
+from bench.train.turns import Job, Started, evenly, in_turn
 
 
 def order(contenders: list[str]) -> list[str]:
@@ -50,8 +51,22 @@ def child(arguments: list[str], sites: dict[str, str], code: str, limit: float) 
 
 def measured(words: list[str], env: dict[str, str], limit: float | None = None) -> tuple[str, str]:
     """A module's RESULT line, as `child` has it, with its arguments behind its name."""
-    ended = Started(Job(words, env, limit), Seats(frozenset(os.sched_getaffinity(0)))).turn()
+    ended = Started(Job(words, env, limit)).end()
     return ended.line, ended.text
+
+
+def gpu_gib() -> float:
+    """Memory of the smallest GPU here; 0 without one."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        return min(map(float, subprocess.run(asked, capture_output=True, check=True).stdout.split())) / 1024
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return 0
+
+
+def room(cap: float, together: float) -> int:
+    """Processes of a cell with that cap, in GiB, that fit in beside each other, each with a GiB of CUDA's own."""
+    return max(1, int(together / (cap + 1))) if cap else 1
 
 
 def summary(line: dict[str, object]) -> str:
@@ -79,6 +94,10 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
     parser.add_argument("--gpus", help="indices: a queue of cells on each, with its share of the processors")
+    parser.add_argument(
+        "--together", type=float, metavar="GIB",
+        help="GPU memory in which a cell's processes warm up side by side, instead of all; without a cap, alone",
+    )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="each contender once: to try settings")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, which the peers want beside the base")
     parser.add_argument("--site", action="append", default=[], metavar="CODE=FOLDER")
@@ -93,21 +112,23 @@ def main() -> int:
         if not (base / "config.json").is_file():
             print(text)
             return 1
+    together = gpu_gib() if options.together is None else options.together
     lock, results = threading.Lock(), list[bool]()
 
-    def jobs(cells: Iterable[tuple[str, str]], more: dict[str, str]) -> Iterator[Job]:
+    def groups(cells: Iterable[tuple[str, str]], more: dict[str, str]) -> Iterator[Sequence[Job]]:
         for cell, dropout in cells:
+            jobs = list[Job]()
             wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
             for name in wanted if options.once else order(wanted):
                 words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
                 words += ["--warm", str(options.warm)] if options.warm is not None else []
                 words += ["--dropout", dropout]
-                code = CONTENDERS[name].code
-                yield Job(words, environment(sites, code) | more, options.limit, quick=code == "ours")
+                jobs.append(Job(words, environment(sites, CONTENDERS[name].code) | more, options.limit))
+            yield from evenly(jobs, room(CELLS[cell].cap, together))
 
     def run(cells: Iterable[tuple[str, str]], share: Share | None = None) -> None:
         more = share.environment(options.work) if share else {}
-        for job, (line, text, seconds) in in_turn(jobs(cells, more), seats(os.sched_getaffinity(0))):
+        for job, (line, text, seconds) in in_turn(groups(cells, more)):
             said = summary(json.loads(line)) if line else f"no result\n{text}"
             with lock:
                 results.append(bool(line))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.train.cells import CONTENDERS, FAMILIES, Cell, Contender, cell_of, config, vocabulary
-from bench.train.turns import wait_for_turn
+from bench.train.turns import pause
 
 # What a measurement imports, in this order: Unsloth wants to be first.
 IMPORTS = {
@@ -47,7 +47,9 @@ def get_ready(code: str) -> None:
         importlib.import_module(name)
 
 
-def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: float) -> dict[str, Any]:
+def measure(
+    cell: Cell, contender: Contender, base: Path, timed: int, dropout: float, turn: bool = False
+) -> dict[str, Any]:
     """Under the cell's cap; out of memory is a result, too."""
     import torch
 
@@ -58,7 +60,8 @@ def measure(cell: Cell, contender: Contender, base: Path, timed: int, dropout: f
     if cell.short:  # the steps that are profiled are those that were timed, and the same after less warming up
         first = max(cell.warm, contender.warm)
         cell = replace(cell, skip=first - contender.warm, again=(first, first + timed))
-    meter, vocab = Meter(contender.warm, timed, timed if cell.short else 1), vocabulary(base)
+    alone = pause if turn else None
+    meter, vocab = Meter(contender.warm, timed, timed if cell.short else 1, alone), vocabulary(base)
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.perf_counter()
         try:
@@ -94,7 +97,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, help="instead of the cell's and the contender's own")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--turn", action="store_true", help="begin when a line comes in: bench.train.turns")
+    parser.add_argument("--turn", action="store_true", help="pause for others: bench.train.turns")
     options = parser.parse_args()
     if options.cell == "base":
         make_base(options.base, options.family, options.layers, options.tiny, options.tokenizer)
@@ -106,8 +109,8 @@ def main() -> None:
     import torch
 
     if options.turn:
-        torch.set_num_threads(len(wait_for_turn()))
-    result = measure(cell, contender, options.base, options.timed, options.dropout)
+        pause()
+    result = measure(cell, contender, options.base, options.timed, options.dropout, options.turn)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     line = {
         "cell": options.cell, "contender": options.contender, "dropout": options.dropout, "device": device,

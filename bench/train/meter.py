@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,10 +20,13 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         timed: steps that count.
         profiled: steps after them; where steps differ they should be the timed ones' rows once more, since a step
             keeps the GPU busy for longer a token if it has fewer.
+        alone: called before the last of the steps to warm up, LAST of them: until then others may run beside it.
     """
 
-    def __init__(self, warm: int, timed: int, profiled: int = 1) -> None:
-        self.warm, self.timed, self.profiled = warm, timed, profiled
+    LAST = 2
+
+    def __init__(self, warm: int, timed: int, profiled: int = 1, alone: Callable[[], None] | None = None) -> None:
+        self.warm, self.timed, self.profiled, self.alone = warm, timed, profiled, alone
         self._tokens: list[
             Any
         ] = []  # of the step in hand, padding left out; numbers or tensors, summed when it is over
@@ -44,6 +48,9 @@ class Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self._tokens.append(tokens)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.alone and state.global_step == max(0, self.warm - self.LAST):
+            _wait()
+            self.alone()
         if state.global_step == self.warm:
             _reset_peaks()
         if state.global_step == self.warm + self.timed and torch.cuda.is_available():

@@ -1,50 +1,34 @@
-"""Processes measured one after another, of which the next import their libraries while one is measured.
+"""Processes that warm up side by side, and are then measured one after another with the machine to themselves.
 
-That takes some of them half a minute, in which the GPU has nothing to do. They do it on processors that are set aside,
-and begin while a peer is measured, so early in its turn that it is still loading the base: ours takes less time in all
-than a peer's imports.
+Importing, loading the base, compiling and first steps take a peer a minute and more, for most of which the GPU has
+nothing to do. So a group of processes does that at once, while the next group imports. Then all of them are still:
+each in its turn takes its last steps to warm up, and is measured, by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
-
-FEWEST = 8  # processors, to set some aside
 
 
 class Job(NamedTuple):
-    """A module of ours with its arguments, in a process that waits for its turn; None: for as long as it takes."""
+    """A module of ours with its arguments, and the seconds after which a part of its way is too long; None: never."""
 
     words: list[str]
     environment: dict[str, str]
     limit: float | None = None
-    quick: bool = False  # nobody imports beside it
-
-
-class Seats(NamedTuple):
-    """The processors of whoever is measured, and of those that import meanwhile; none of these: nobody does."""
-
-    measured: frozenset[int]
-    importing: frozenset[int] = frozenset()
-
-
-def seats(processors: Iterable[int]) -> Seats:
-    """A quarter of them for the imports, the last ones; numbers beside each other can be one core's two threads."""
-    numbers = sorted(processors)
-    if len(numbers) < FEWEST:
-        return Seats(frozenset(numbers))
-    return Seats(frozenset(numbers[: -(len(numbers) // 4)]), frozenset(numbers[-(len(numbers) // 4) :]))
 
 
 class Ended(NamedTuple):
-    """The RESULT line without that word, or ""; the end of what was printed; seconds since the turn began."""
+    """The RESULT line without that word, or ""; the end of what was printed; seconds since it was last let go on."""
 
     line: str
     text: str
@@ -52,74 +36,95 @@ class Ended(NamedTuple):
 
 
 class Started:
-    """A process that imports, and then waits for a line on its standard input: the processors it is measured on."""
+    """A process whose standard input is a socket: it says there that it has come to a `pause`, and waits."""
 
-    def __init__(self, job: Job, here: Seats) -> None:
+    def __init__(self, job: Job) -> None:
         self.job, self._printed = job, tempfile.TemporaryFile()  # noqa: SIM115  # open for as long as its process
-        ahead = here.importing or here.measured
-        # Inductor asks as it is imported how many processors there are to compile on.
-        threads = {"TORCHINDUCTOR_COMPILE_THREADS": str(min(32, len(here.measured)))}
-        kept = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, ahead)  # of this thread, and so of the process that it starts
-        try:
+        self._folder = tempfile.TemporaryDirectory()
+        # Unsloth's code that others write at the same time could be read half written.
+        own = {"UNSLOTH_COMPILE_LOCATION": self._folder.name}
+        self._socket, theirs = socket.socketpair()
+        with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *job.words], env=threads | job.environment, stdin=subprocess.PIPE,
-                stdout=self._printed, stderr=subprocess.STDOUT, text=True,
+                [sys.executable, "-m", *job.words], env=job.environment | own, stdin=theirs.fileno(),
+                stdout=self._printed, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        finally:
-            os.sched_setaffinity(0, kept)
-        self._line = ",".join(map(str, sorted(here.measured)))
+        self._began, self._paused, self._stopped = time.monotonic(), False, ""
 
-    def turn(self) -> Ended:
-        """Let it go on, to its end."""
-        began, stopped = time.monotonic(), ""
-        try:
-            self.process.communicate(self._line + "\n", timeout=self.job.limit)
-        except subprocess.TimeoutExpired:
-            stopped = f"\nstopped after {self.job.limit:.0f} s"
+    def pauses(self) -> None:
+        """Wait until it does, or has ended; end it if that takes too long."""
+        self._socket.settimeout(0.2)  # a process that has ended may have left one that holds the socket
+        while not self._paused and self.process.poll() is None:
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                self._paused = bool(self._socket.recv(1))
+            if self.job.limit and time.monotonic() > self._began + self.job.limit:
+                self._stopped = f"\nstopped after {self.job.limit:.0f} s"
+                self.stop()
+
+    def go_on(self) -> None:
+        """To the next pause, or to its end."""
+        self._began, self._paused = time.monotonic(), False
+        with contextlib.suppress(ConnectionError):  # it has ended
+            self._socket.sendall(b"\n")
+
+    def end(self) -> Ended:
+        """Wait for it, without another pause."""
+        self.pauses()
         self.stop()
         self._printed.seek(0)
-        text = self._printed.read().decode(errors="replace") + stopped
+        text = self._printed.read().decode(errors="replace") + self._stopped
         lines = [line.removeprefix("RESULT ") for line in text.splitlines() if line.startswith("RESULT ")]
-        return Ended(lines[-1] if lines else "", text[-2000:], time.monotonic() - began)
+        return Ended(lines[-1] if lines else "", text[-2000:], time.monotonic() - self._began)
 
     def stop(self) -> None:
         """End it if it hasn't ended."""
         self.process.kill()
         self.process.wait()
+        self._socket.close()
+        self._folder.cleanup()
 
 
-def in_turn(jobs: Iterable[Job], here: Seats) -> Iterator[tuple[Job, Ended]]:
-    """Run each by itself. A job is asked for up to a peer's turn and its own quick followers before it is run."""
-    source, waiting = iter(jobs), deque[Started]()
+def in_turn(groups: Iterable[Sequence[Job]]) -> Iterator[tuple[Job, Ended]]:
+    """Each group's processes by themselves, in their order. A group is asked for when the one before it warms up."""
+    source = iter(groups)
+    group: list[Started] = []
+    following = [Started(job) for job in next(source, ())]
     try:
-        while True:
-            if not waiting:
-                following = next(source, None)
-                if following is None:
-                    return
-                waiting.append(Started(following, here))
-            current = waiting[0]
-            if here.importing and not current.job.quick:
-                for following in source:
-                    waiting.append(Started(following, here))
-                    if not following.quick:
-                        break
-            yield current.job, current.turn()
-            waiting.popleft()
+        while following:
+            group, following = following, []
+            _all_pause(group)  # they have imported what they need
+            for one in group:
+                one.go_on()
+            following += map(Started, next(source, ()))
+            _all_pause([*group, *following])
+            while group:
+                group[0].go_on()
+                yield group[0].job, group[0].end()
+                del group[0]
     finally:
-        for started in waiting:
-            started.stop()
+        for one in [*group, *following]:
+            one.stop()
 
 
-def wait_for_turn() -> frozenset[int]:
-    """In such a process, its libraries imported: wait, and go over to the processors that the line names.
+def _all_pause(several: Iterable[Started]) -> None:
+    for one in several:
+        one.pauses()
 
-    Raises SystemExit if whoever would have given a turn has ended.
+
+def pause() -> None:
+    """In such a process: say that it has come this far, and wait to be let go on.
+
+    Raises SystemExit if whoever would do that has ended.
     """
-    numbers = frozenset(int(number) for number in sys.stdin.readline().split(",") if number.strip())
-    if not numbers:
-        sys.exit("no turn came: processors' numbers on standard input, as bench.train gives them")
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), numbers)
-    return numbers
+    with contextlib.suppress(OSError):
+        os.write(0, b"\n")
+        if os.read(0, 1):
+            return
+    sys.exit("nobody here to give a turn: bench.train does that")
+
+
+def evenly(jobs: Sequence[Job], room: int) -> list[Sequence[Job]]:
+    """Groups of at most `room`, as equal as they can be."""
+    count = -(-len(jobs) // max(1, room))
+    edges = [at * len(jobs) // count for at in range(count + 1)]
+    return [jobs[first:last] for first, last in itertools.pairwise(edges)]

@@ -14,7 +14,7 @@ import pytest
 from transformers import TrainerState
 
 from bench.train import longest as longest_row
-from bench.train.__main__ import environment, order, summary
+from bench.train.__main__ import environment, order, room, summary
 from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
 from bench.train.equality import classic
 from bench.train.idle import said
@@ -82,6 +82,20 @@ def test_the_meter_weighs_the_same_steps() -> None:
     meter.seconds, meter.busy_seconds, meter.busy_tokens = [0.2, 0.4], 0.5, 40
     assert meter.result()["busy_ms_per_token"] == 12.5
     assert meter.result()["wall_over_busy"] == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(("warm", "before"), [(5, 3), (2, 0), (1, 0)])
+def test_the_last_steps_to_warm_up_are_taken_alone(warm: int, before: int) -> None:
+    state, paused = TrainerState(), list[int]()
+    meter = Meter(warm=warm, timed=2, alone=lambda: paused.append(state.global_step))
+    for state.global_step in range(warm):
+        meter.on_step_begin(None, state, None)
+    assert paused == [before]
+
+
+def test_as_many_warm_up_at_once_as_fit_in() -> None:
+    assert [room(cap, 140) for cap in (7.5, 30, 200, 0)] == [16, 4, 1, 1]
+    assert room(7.5, 0) == 1
 
 
 def test_gpus_of_one_host_share_its_processors(tmp_path: Path) -> None:
