@@ -86,7 +86,7 @@ bench-merge: .venv/dev ## Merge at Qwen2.5-7B's size: ours, PEFT and cp, in one 
 
 BENCH_BASE = --base /tmp/bench-train/qwen2-28
 BENCH_BOTH = --dropout 0,0.05
-bench-train: .venv/dev ## Training on this GPU: ours, TRL + Liger and Unsloth, two hours and 45 GB of disk; ARGS="--cells 1024": those alone
+bench-train: .venv/dev ## Training on this GPU: ours, TRL + Liger and Unsloth, an hour and a half and 45 GB of disk; ARGS="--cells 1024": those alone
 	$(BIN)/python -m bench.train.kernels
 	-$(BIN)/python -m bench.train $(or $(ARGS),$(BENCH_BOTH))
 ifndef ARGS

@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--dropout", default="0", help="one or several: each cell with each of them")
     parser.add_argument("--family", default="qwen2", choices=list(FAMILIES), help="whose dimensions")
     parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one process")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one process's start, warming up, or turn")
     parser.add_argument("--gpus", help="indices: a queue of cells on each, with its share of the processors")
     parser.add_argument(
         "--together", type=float, metavar="GIB",

@@ -44,6 +44,7 @@ class Started:
         # Unsloth's code that others write at the same time could be read half written.
         own = {"UNSLOTH_COMPILE_LOCATION": self._folder.name}
         self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(0.2)  # a process that has ended may have left one that holds the other end
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *job.words], env=job.environment | own, stdin=theirs.fileno(),
@@ -53,7 +54,6 @@ class Started:
 
     def pauses(self) -> None:
         """Wait until it does, or has ended; end it if that takes too long."""
-        self._socket.settimeout(0.2)  # a process that has ended may have left one that holds the socket
         while not self._paused and self.process.poll() is None:
             with contextlib.suppress(TimeoutError, ConnectionError):
                 self._paused = bool(self._socket.recv(1))
@@ -64,7 +64,7 @@ class Started:
     def go_on(self) -> None:
         """To the next pause, or to its end."""
         self._began, self._paused = time.monotonic(), False
-        with contextlib.suppress(ConnectionError):  # it has ended
+        with contextlib.suppress(OSError):  # it has ended
             self._socket.sendall(b"\n")
 
     def end(self) -> Ended:

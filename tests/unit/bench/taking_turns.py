@@ -18,6 +18,8 @@ if __name__ == "__main__":
     note("imports")
     pause()
     note("warms up")
+    if name == "cold":
+        time.sleep(600)
     if name == "short":
         sys.exit("RESULT of another kind")
     for awaited in sys.argv[3:]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from bench.train.turns import Ended, Job, evenly, in_turn
 
-LIMITS = {"long": 3.0}
+LIMITS = {"long": 3.0, "cold": 3.0}
 
 
 def job(log: Path, name: str, *awaited: str) -> Job:
     """A process, and what others must have noted down before it is warm."""
-    return Job(["tests.unit.bench.taking_turns", str(log), name, *awaited], dict(os.environ), LIMITS.get(name))
+    return Job(["tests.unit.bench.taking_turns", str(log), name, *awaited], dict(os.environ), LIMITS.get(name, 60.0))
 
 
 def take_turns(log: Path, *groups: list[Job]) -> tuple[list[Ended], list[str]]:
@@ -44,9 +44,11 @@ def test_whoever_ends_while_it_warms_up_has_its_result_in_its_turn(tmp_path: Pat
     assert [before.line, short.line, after.line] == ["a", "of another kind", "b"]
 
 
-def test_a_turn_has_an_end(tmp_path: Path) -> None:
-    (stopped, after), _ = take_turns(tmp_path / "log", [job(tmp_path / "log", "long"), job(tmp_path / "log", "b")])
-    assert (stopped.line, after.line) == ("", "b")
+def test_warming_up_and_a_turn_have_an_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (cold, stopped, after), _ = take_turns(log, [job(log, "cold"), job(log, "long")], [job(log, "b")])
+    assert (cold.line, stopped.line, after.line) == ("", "", "b")
+    assert cold.text.endswith("stopped after 3 s")
     assert stopped.text.endswith("stopped after 3 s")
     assert stopped.seconds < 60
 
