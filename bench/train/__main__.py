@@ -24,12 +24,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL
+from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL, needs
 from bench.train.shares import Share, shares, spread
-from bench.train.turns import Job, Started, evenly, in_turn
+from bench.train.turns import Job, Started, in_turn, side_by_side
 
 
 def order(contenders: list[str]) -> list[str]:
@@ -64,11 +64,6 @@ def gpu_gib() -> float:
         return 0
 
 
-def room(cap: float, together: float) -> int:
-    """Processes of a cell with that cap, in GiB, that fit in beside each other, each with a GiB of CUDA's own."""
-    return max(1, int(together / (cap + 1))) if cap else 1
-
-
 def summary(line: dict[str, object]) -> str:
     """One measurement in a line."""
     if "out_of_memory" in line:
@@ -96,7 +91,7 @@ def main() -> int:
     parser.add_argument("--gpus", help="indices: a queue of cells on each, with its share of the processors")
     parser.add_argument(
         "--together", type=float, metavar="GIB",
-        help="GPU memory in which a cell's processes warm up side by side, instead of all; without a cap, alone",
+        help="GPU memory in which a cell's processes warm up side by side, instead of all",
     )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="each contender once: to try settings")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, which the peers want beside the base")
@@ -115,16 +110,19 @@ def main() -> int:
     together = gpu_gib() if options.together is None else options.together
     lock, results = threading.Lock(), list[bool]()
 
-    def groups(cells: Iterable[tuple[str, str]], more: dict[str, str]) -> Iterator[Sequence[Job]]:
+    def jobs(cell: str, dropout: str, more: dict[str, str]) -> Iterator[Job]:
+        wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
+        for name in wanted if options.once else order(wanted):
+            contender = CONTENDERS[name]
+            words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
+            words += ["--warm", str(options.warm)] if options.warm is not None else []
+            words += ["--dropout", dropout]
+            env = environment(sites, contender.code) | more
+            yield Job(words, env, options.limit, needs(CELLS[cell], contender))
+
+    def groups(cells: Iterable[tuple[str, str]], more: dict[str, str]) -> Iterator[list[Job]]:
         for cell, dropout in cells:
-            jobs = list[Job]()
-            wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
-            for name in wanted if options.once else order(wanted):
-                words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
-                words += ["--warm", str(options.warm)] if options.warm is not None else []
-                words += ["--dropout", dropout]
-                jobs.append(Job(words, environment(sites, CONTENDERS[name].code) | more, options.limit))
-            yield from evenly(jobs, room(CELLS[cell].cap, together))
+            yield from side_by_side(jobs(cell, dropout, more), together)
 
     def run(cells: Iterable[tuple[str, str]], share: Share | None = None) -> None:
         more = share.environment(options.work) if share else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,7 @@ class Contender:
     padding_free: bool = False
     checkpointing: bool = True
     warm: int = 4
+    whole: float = math.inf  # GiB that it takes of a whole card, with dropout
     sets: tuple[str, ...] = field(default=())
 
 
@@ -85,23 +87,23 @@ CONTENDERS = {
         "ours", sets=("training.offload_activations=true", "training.keep_attention=true")
     ),
     "ours-all-kept": Contender("ours", sets=("training.offload_activations=true", "training.checkpointed_layers=0")),
-    "trl": Contender("trl"),
+    "trl": Contender("trl", whole=14),
     "trl-2": Contender("trl", micro=2),
     "trl-4": Contender("trl", micro=4),
     "trl-packed": Contender("trl", packed=4096),
     "trl-packed-2048": Contender("trl", packed=2048),
     "trl-packed-1024": Contender("trl", packed=1024),
     "trl-padding-free": Contender("trl", micro=8, padding_free=True),
-    "trl-4-kept": Contender("trl", micro=4, checkpointing=False),
+    "trl-4-kept": Contender("trl", micro=4, checkpointing=False, whole=107),
     "trl-2-kept": Contender("trl", micro=2, checkpointing=False),
-    "unsloth": Contender("unsloth"),
+    "unsloth": Contender("unsloth", whole=14),
     "unsloth-8": Contender("unsloth", micro=8),
     "unsloth-4": Contender("unsloth", micro=4),
     "unsloth-2": Contender("unsloth", micro=2),
     "unsloth-packed": Contender("unsloth", packed=4096, warm=20),  # its dynamic shapes compile for long
     "unsloth-packed-1024": Contender("unsloth", packed=1024, warm=20),
     "unsloth-padding-free": Contender("unsloth", micro=8, padding_free=True, warm=20),
-    "unsloth-4-kept": Contender("unsloth", micro=4, checkpointing=False),
+    "unsloth-4-kept": Contender("unsloth", micro=4, checkpointing=False, whole=87),
     "unsloth-2-kept": Contender("unsloth", micro=2, checkpointing=False),
     "unsloth-1-kept": Contender("unsloth", micro=1, checkpointing=False),
 }
@@ -113,6 +115,11 @@ USUAL = {
     "a100": ("ours", "trl", "trl-4-kept", "unsloth", "unsloth-4-kept"),
     "tiny": ("ours", "ours-plain"),
 }
+
+
+def needs(cell: Cell, contender: Contender) -> float:
+    """GiB of the GPU, one of them CUDA's own."""
+    return cell.cap + 1 if cell.cap else contender.whole
 
 
 def cell_of(name: str) -> Cell:

@@ -8,7 +8,7 @@ each in its turn takes its last steps to warm up, and is measured, by itself.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 import os
 import socket
 import subprocess
@@ -20,11 +20,12 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """A module of ours with its arguments, and the seconds after which a part of its way is too long; None: never."""
+    """A module of ours with its arguments."""
 
     words: list[str]
     environment: dict[str, str]
-    limit: float | None = None
+    limit: float | None = None  # seconds for a part of its way
+    gib: float = math.inf  # of the GPU's memory; beside those that take all of it nobody warms up
 
 
 class Ended(NamedTuple):
@@ -123,8 +124,13 @@ def pause() -> None:
     sys.exit("nobody here to give a turn: bench.train does that")
 
 
-def evenly(jobs: Sequence[Job], room: int) -> list[Sequence[Job]]:
-    """Groups of at most `room`, as equal as they can be."""
-    count = -(-len(jobs) // max(1, room))
-    edges = [at * len(jobs) // count for at in range(count + 1)]
-    return [jobs[first:last] for first, last in itertools.pairwise(edges)]
+def side_by_side(jobs: Iterable[Job], gib: float) -> Iterator[list[Job]]:
+    """Groups of neighbours, for whom together a GPU has so much memory."""
+    group: list[Job] = []
+    for job in jobs:
+        if group and sum(one.gib for one in [*group, job]) > gib:
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -14,8 +15,8 @@ import pytest
 from transformers import TrainerState
 
 from bench.train import longest as longest_row
-from bench.train.__main__ import environment, order, room, summary
-from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, rows
+from bench.train.__main__ import environment, order, summary
+from bench.train.cells import CELLS, CONTENDERS, USUAL, cell_of, lengths, needs, rows
 from bench.train.equality import classic
 from bench.train.idle import said
 from bench.train.meter import Meter
@@ -93,9 +94,10 @@ def test_the_last_steps_to_warm_up_are_taken_alone(warm: int, before: int) -> No
     assert paused == [before]
 
 
-def test_as_many_warm_up_at_once_as_fit_in() -> None:
-    assert [room(cap, 140) for cap in (7.5, 30, 200, 0)] == [16, 4, 1, 1]
-    assert room(7.5, 0) == 1
+def test_a_process_needs_its_cap_or_what_it_took_of_a_whole_card() -> None:
+    assert needs(CELLS["1024"], CONTENDERS["trl"]) == needs(CELLS["1024"], CONTENDERS["ours"]) == 8.5
+    assert needs(CELLS["a100"], CONTENDERS["trl"]) == 14
+    assert needs(CELLS["a100"], CONTENDERS["ours"]) == math.inf
 
 
 def test_gpus_of_one_host_share_its_processors(tmp_path: Path) -> None:

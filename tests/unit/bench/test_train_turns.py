@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from bench.train.turns import Ended, Job, evenly, in_turn
+import pytest
+
+from bench.train.turns import Ended, Job, in_turn, side_by_side
 
 LIMITS = {"long": 3.0, "cold": 3.0}
 
@@ -72,7 +75,10 @@ def test_without_anybody_to_give_a_turn_nothing_is_measured(tmp_path: Path) -> N
     assert "warms up" not in (tmp_path / "log").read_text()
 
 
-def test_groups_are_as_equal_as_they_can_be(tmp_path: Path) -> None:
-    jobs = [job(tmp_path, str(number)) for number in range(7)]
-    assert [[each.words[2] for each in group] for group in evenly(jobs, 3)] == [["0", "1"], ["2", "3"], ["4", "5", "6"]]
-    assert [len(group) for group in evenly(jobs, 9)] == [7]
+@pytest.mark.parametrize(
+    ("gib", "groups"), [(20, ["AB", "CD", "E", "f", "G"]), (30, ["ABC", "D", "E", "f", "G"]), (0, list("ABCDEfG"))]
+)
+def test_neighbours_warm_up_side_by_side_if_there_is_room(gib: float, groups: list[str]) -> None:
+    needs = {"A": 10, "B": 10, "C": 10, "D": 10, "E": 25, "f": math.inf, "G": 10}
+    jobs = [Job([name], {}, gib=needed) for name, needed in needs.items()]
+    assert ["".join(job.words[0] for job in group) for group in side_by_side(jobs, gib)] == groups
