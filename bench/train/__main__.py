@@ -74,7 +74,8 @@ def summary(line: dict[str, object]) -> str:
     return f"{line['tokens_per_second']:,.0f} tok/s, peak {peak:.2f} GiB{predicted}{busy}"
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """What it was called with; `sites` by code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,31 +99,46 @@ def main() -> int:
     parser.add_argument("--site", action="append", default=[], metavar="CODE=FOLDER")
     parser.add_argument("--tiny", action="store_true", help="small dimensions, to try this program on a CPU")
     options = parser.parse_args()
-    sites = dict(item.split("=", 1) for item in options.site)
-    base, tiny = options.work / f"{options.family}-{options.layers}", ["--tiny"] * options.tiny
-    if not (base / "config.json").is_file():
-        tokenizer = ["--tokenizer", str(options.tokenizer)] if options.tokenizer else []
-        kind = ["--family", options.family, "--layers", str(options.layers)]
-        _, text = child(["base", "-", "--base", str(base), *kind, *tokenizer, *tiny], sites, "ours", 600)
-        if not (base / "config.json").is_file():
-            print(text)
-            return 1
-    together = gpu_gib() if options.together is None else options.together
-    lock, results = threading.Lock(), list[bool]()
+    options.sites = dict(item.split("=", 1) for item in options.site)
+    if options.together is None:
+        options.together = gpu_gib()
+    return options
 
-    def jobs(cell: str, dropout: str, more: dict[str, str]) -> Iterator[Job]:
-        wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
-        for name in wanted if options.once else order(wanted):
-            contender = CONTENDERS[name]
-            words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
-            words += ["--warm", str(options.warm)] if options.warm is not None else []
-            words += ["--dropout", dropout]
-            env = environment(sites, contender.code) | more
-            yield Job(words, env, options.limit, needs(CELLS[cell], contender))
+
+def base_for(options: argparse.Namespace) -> Path:
+    """The model's folder, made unless it is there. Raises SystemExit with what was said where that fails."""
+    base: Path = options.work / f"{options.family}-{options.layers}"
+    if not (base / "config.json").is_file():
+        words = ["base", "-", "--base", str(base), "--family", options.family, "--layers", str(options.layers)]
+        words += ["--tokenizer", str(options.tokenizer)] if options.tokenizer else []
+        _, text = child([*words, *["--tiny"] * options.tiny], options.sites, "ours", options.limit)
+        if not (base / "config.json").is_file():
+            sys.exit(text)
+    return base
+
+
+def jobs(options: argparse.Namespace, base: Path, cell: str, dropout: str, more: dict[str, str]) -> Iterator[Job]:
+    """A cell's processes in their order, with `more` in their environment."""
+    wanted = options.contenders.split(",") if options.contenders else list(USUAL[cell])
+    for name in wanted if options.once else order(wanted):
+        contender = CONTENDERS[name]
+        words = ["bench.train.child", cell, name, "--base", str(base), "--timed", str(options.timed), "--turn"]
+        words += ["--warm", str(options.warm)] if options.warm is not None else []
+        words += ["--dropout", dropout]
+        env = environment(options.sites, contender.code) | more
+        yield Job(words, env, options.limit, needs(CELLS[cell], contender))
+
+
+def main() -> int:
+    options = arguments()
+    base, lock, results = base_for(options), threading.Lock(), list[bool]()
 
     def groups(cells: Iterable[tuple[str, str]], more: dict[str, str]) -> Iterator[list[Job]]:
         for cell, dropout in cells:
-            yield from side_by_side(jobs(cell, dropout, more), together)
+            for group in side_by_side(jobs(options, base, cell, dropout, more), options.together):
+                names = ", ".join(job.words[2] for job in group)
+                print(f"{cell:6} dropout {dropout}, to be measured: {names}", flush=True)
+                yield group
 
     def run(cells: Iterable[tuple[str, str]], share: Share | None = None) -> None:
         more = share.environment(options.work) if share else {}
