@@ -11,8 +11,9 @@
     python -m bench.train.many                                    # several GPUs against one
     python -m bench.train.table results.jsonl                     # joins results into docs/performance.md
 
-Cells can be run in separate calls, since every one appends its lines to --out. Libraries that a contender needs and
-the machine lacks go into a folder of their own: --site unsloth=FOLDER (or trl=, ours=), put before everything else.
+A cell's processes warm up side by side as far as the GPU has room for them, and are then measured one by one. Cells
+can be run in separate calls, since every one appends its lines to --out. Libraries that a contender needs and the
+machine lacks go into a folder of their own: --site unsloth=FOLDER (or trl=, ours=, all=), before everything else.
 """
 
 from __future__ import annotations
