@@ -75,7 +75,7 @@ class Contender:
     padding_free: bool = False
     checkpointing: bool = True
     warm: int = 4
-    whole: float = math.inf  # GiB that it takes of a whole card, with dropout
+    whole: float = math.inf  # GiB of a whole card: `peak_reserved` in h200.jsonl with dropout, and one for CUDA
     sets: tuple[str, ...] = field(default=())
 
 
