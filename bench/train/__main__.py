@@ -22,7 +22,6 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -31,6 +30,8 @@ from pathlib import Path
 from bench.train.cells import CELLS, CONTENDERS, FAMILIES, USUAL, needs
 from bench.train.shares import Share, shares, spread
 from bench.train.turns import Job, Started, in_turn, side_by_side
+from halops.checks.smi import probe
+from halops.units import GIB
 
 
 def order(contenders: list[str]) -> list[str]:
@@ -58,11 +59,7 @@ def measured(words: list[str], env: dict[str, str], limit: float | None = None) 
 
 def gpu_gib() -> float:
     """Memory of the smallest GPU here; 0 without one."""
-    try:
-        asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-        return min(map(float, subprocess.run(asked, capture_output=True, check=True).stdout.split())) / 1024
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        return 0
+    return min((card.total for card in probe().cards), default=0) / GIB
 
 
 def summary(line: dict[str, object]) -> str:
