@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def get_ready(code: str) -> None:
 
 
 def measure(
-    cell: Cell, contender: Contender, base: Path, timed: int, dropout: float, turn: bool = False
+    cell: Cell, contender: Contender, base: Path, timed: int, dropout: float, alone: Callable[[], None] | None
 ) -> dict[str, Any]:
-    """Under the cell's cap; out of memory is a result, too."""
+    """Under the cell's cap; out of memory is a result, too. `alone` is the meter's."""
     import torch
 
     from bench.train import ours, peers
@@ -60,7 +61,6 @@ def measure(
     if cell.short:  # the steps that are profiled are those that were timed, and the same after less warming up
         first = max(cell.warm, contender.warm)
         cell = replace(cell, skip=first - contender.warm, again=(first, first + timed))
-    alone = pause if turn else None
     meter, vocab = Meter(contender.warm, timed, timed if cell.short else 1, alone), vocabulary(base)
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.perf_counter()
@@ -108,9 +108,10 @@ def main() -> None:
     get_ready(contender.code)
     import torch
 
-    if options.turn:
-        pause()
-    result = measure(cell, contender, options.base, options.timed, options.dropout, options.turn)
+    alone = pause if options.turn else None
+    if alone:
+        alone()
+    result = measure(cell, contender, options.base, options.timed, options.dropout, alone)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     line = {
         "cell": options.cell, "contender": options.contender, "dropout": options.dropout, "device": device,

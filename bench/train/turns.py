@@ -51,20 +51,21 @@ class Started:
                 [sys.executable, "-m", *job.words], env=job.environment | own, stdin=theirs.fileno(),
                 stdout=self._printed, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        self._began, self._paused, self._stopped = time.monotonic(), False, ""
+        self._began, self._stopped = time.monotonic(), ""
 
     def pauses(self) -> None:
-        """Wait until it does, or has ended; end it if that takes too long."""
-        while not self._paused and self.process.poll() is None:
+        """Wait until it does, or has ended; end it if that takes too long. Once for each time that it was let go on."""
+        while self.process.poll() is None:
             with contextlib.suppress(TimeoutError, ConnectionError):
-                self._paused = bool(self._socket.recv(1))
+                if self._socket.recv(1):
+                    return
             if self.job.limit and time.monotonic() > self._began + self.job.limit:
                 self._stopped = f"\nstopped after {self.job.limit:.0f} s"
                 self.stop()
 
     def go_on(self) -> None:
         """To the next pause, or to its end."""
-        self._began, self._paused = time.monotonic(), False
+        self._began = time.monotonic()
         with contextlib.suppress(OSError):  # it has ended
             self._socket.sendall(b"\n")
 
@@ -91,9 +92,9 @@ def in_turn(groups: Iterable[Sequence[Job]]) -> Iterator[tuple[Job, Ended]]:
     group: list[Started] = []
     following = [Started(job) for job in next(source, ())]
     try:
+        _all_pause(following)  # they have imported what they need
         while following:
             group, following = following, []
-            _all_pause(group)  # they have imported what they need
             for one in group:
                 one.go_on()
             following += map(Started, next(source, ()))
@@ -121,7 +122,7 @@ def pause() -> None:
         os.write(0, b"\n")
         if os.read(0, 1):
             return
-    sys.exit("nobody here to give a turn: bench.train does that")
+    sys.exit("no turn came: bench.train gives them")
 
 
 def side_by_side(jobs: Iterable[Job], gib: float) -> Iterator[list[Job]]:
