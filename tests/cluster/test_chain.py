@@ -91,7 +91,8 @@ def test_cancel_saves_a_checkpoint_and_resume_goes_on_from_it(place: Place) -> N
     place.training(run, step=3)
     place.halops("cancel", run)
     assert place.status(run)["state"] == "cancelled"
-    assert place.objects("pods", run, "train") == []
+    # Ended pods are enough, and what cancel waits for: the kubelet may take a moment longer to remove them.
+    assert {pod["status"]["phase"] for pod in place.objects("pods", run, "train")} <= {"Succeeded", "Failed"}
     saved = place.newest_checkpoint(run)
     place.halops("resume", run)
     resumed = place.reached(run, "train")["metrics"]["resumed_from_step"]
