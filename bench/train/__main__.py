@@ -66,8 +66,8 @@ def summary(line: dict[str, object]) -> str:
     """One measurement in a line."""
     if "out_of_memory" in line:
         return "out of memory"
-    peak = float(str(line["peak_allocated"])) / 2**30
-    predicted = f", {float(str(line['predicted'])) / 2**30:.2f} predicted" if line.get("predicted") else ""
+    peak = float(str(line["peak_allocated"])) / GIB
+    predicted = f", {float(str(line['predicted'])) / GIB:.2f} predicted" if line.get("predicted") else ""
     busy = f", busy {line['busy_ms_per_token']:.4f} ms a token" if line.get("busy_ms_per_token") else ""
     return f"{line['tokens_per_second']:,.0f} tok/s, peak {peak:.2f} GiB{predicted}{busy}"
 

@@ -19,6 +19,7 @@ from typing import Any
 from bench.train.__main__ import measured
 from bench.train.cells import CELLS, Cell, vocabulary
 from bench.train.ours import context_for, sets
+from halops.units import GIB
 
 WARM = 4  # steps that don't count for the speed
 
@@ -80,7 +81,7 @@ def main() -> int:
         print(
             f"{count} GPUs: {rate:,.0f} tokens/s, {rate / alone['tokens_per_second']:.2f} x; losses "
             f"{result['apart']:.1e} nats apart, from {result['losses'][0]:.4f} to {result['losses'][-1]:.4f}; peak "
-            f"{result['memory_bytes'] / 2**30:.2f} GiB each"
+            f"{result['memory_bytes'] / GIB:.2f} GiB each"
         )
         if options.out:
             with options.out.open("a") as stream:

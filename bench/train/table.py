@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.train.cells import CONTENDERS, cell_of
+from halops.units import GIB
 
-GIB = 2**30
 COLUMNS = (
     "cell", "who", "tokens/s", "over Unsloth", "busy ms/1000 tokens", "wall/busy", "peak GiB", "reserved", "predicted",
 )  # fmt: skip
